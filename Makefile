@@ -1,0 +1,36 @@
+.PHONY: help install run test lint types layers generate check clean
+
+BIN := .venv/bin
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed  ## Make .venv and install the project into it
+
+.venv/.installed: pyproject.toml .ci/constraints.txt .ci/install
+	.ci/install
+	@touch $@
+
+run: install  ## Run a DSA model on the text that ships with the project
+	$(BIN)/dsa run
+
+test: install  ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: install  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## Check types
+	$(BIN)/mypy
+
+layers: install  ## Check that imports follow the layers
+	$(BIN)/lint-imports
+
+check: lint types layers  ## Style, types and layers
+
+generate: install  ## Write again what is generated: schemas/
+	$(BIN)/python -m dsa_exec.cli.generate
+
+clean:  ## Remove the environment
+	rm -rf .venv

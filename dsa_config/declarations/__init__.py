@@ -1,0 +1,1 @@
+"""The settings that this project declares, one file per topic."""

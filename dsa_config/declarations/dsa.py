@@ -1,0 +1,102 @@
+"""The settings of DeepSeek Sparse Attention, under the environment names that engines use for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic_settings import SettingsConfigDict
+
+from dsa_config.declarations.backends import backend_choices, backend_setting
+from dsa_config.declare import LiveSettings, Renamed, setting
+
+INT32_MAX = 2**31 - 1
+
+
+def _nsa(suffix: str) -> list[Renamed]:
+    """The name from before the technique was renamed from NSA to DSA."""
+    return [Renamed(f"SGLANG_NSA_{suffix}", since="0.1", remove_in="1.0")]
+
+
+class DSASettings(LiveSettings):
+    """Settings of DeepSeek Sparse Attention."""
+
+    model_config = SettingsConfigDict(env_prefix="SGLANG_DSA_")
+
+    fuse_topk: bool = setting(True, deprecated_names=_nsa("FUSE_TOPK"))
+    """Run top-k and the page-table transform as one kernel. Off: top-k returns positions and a second step maps them
+    to slots."""
+
+    enable_mtp_precompute_metadata: bool = setting(True, deprecated_names=_nsa("ENABLE_MTP_PRECOMPUTE_METADATA"))
+    """Work out the metadata of multi-token prediction once a step and copy it to every draft step."""
+
+    prefill_dense_attn_kv_len_threshold: int = setting(
+        2048, ge=0, le=INT32_MAX, deprecated_names=_nsa("PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD")
+    )
+    """Prefill with dense attention while the longest KV length is at most this, in tokens. 0 turns it off."""
+
+    hip_disable_preshuffle: bool = setting(False, effect="allocate", deprecated_names=_nsa("HIP_DISABLE_PRESHUFFLE"))
+    """On ROCm, keep the index-K cache in pages of one token, not in preshuffled pages of 64."""
+
+    mqa_logits_free_mem_fraction: float = setting(0.2, gt=0, le=1, allow_inf_nan=False)
+    """The share of free memory, and of memory outside the static pools, that one chunk of indexer logits may take."""
+
+    mem_fraction_static: float | None = setting(None, ge=0, le=1, allow_inf_nan=False)
+    """The share of device memory that the engine gives to weights and pools. None: not known."""
+
+    mqa_logits_max_chunk_bytes: int = setting(0, ge=0)
+    """The most bytes that one chunk of indexer logits may take, whatever is free. 0: no such limit."""
+
+    use_fused_metadata_copy: bool = setting(True, env="SGLANG_USE_FUSED_METADATA_COPY")
+    """Copy precomputed metadata to a draft step with one kernel."""
+
+    use_aiter: bool = setting(False, env="SGLANG_USE_AITER")
+    """Allow aiter's kernels on ROCm."""
+
+    aiter_enable_aot_gluon_pa_mqa_logits: bool = setting(False, env="AITER_ENABLE_AOT_GLUON_PA_MQA_LOGITS")
+    """aiter's ahead-of-time paged-logits kernel is there, so that preshuffled pages work with any Triton."""
+
+    index_k_format: Literal["fp8", "model"] = setting("fp8", effect="allocate")
+    """What the index-K cache holds: e4m3 with a scale a token, or the model's own dtype with nothing quantised."""
+
+    kv_format: Literal["fp8", "model"] = setting("fp8", effect="allocate")
+    """What the MLA cache holds: tokens of 656 bytes (e4m3 latent, four scales, bf16 RoPE part), or the model's own
+    dtype with nothing quantised."""
+
+    index_quant_backend: Annotated[str, backend_choices("index_quant")] = backend_setting()
+    """Which kernel quantises index queries."""
+
+    index_store_backend: Annotated[str, backend_choices("index_store")] = backend_setting()
+    """Which kernel writes the index-K cache."""
+
+    index_gather_backend: Annotated[str, backend_choices("index_gather")] = backend_setting()
+    """Which kernel gathers keys from the index-K cache."""
+
+    mqa_logits_backend: Annotated[str, backend_choices("mqa_logits")] = backend_setting()
+    """Which kernel scores gathered keys (prefill)."""
+
+    paged_mqa_logits_backend: Annotated[str, backend_choices("paged_mqa_logits")] = backend_setting()
+    """Which kernel scores keys in the cache (decode)."""
+
+    topk_backend: Annotated[str, backend_choices("topk")] = backend_setting()
+    """Which kernel picks the best-scored positions."""
+
+    index_select_backend: Annotated[str, backend_choices("index_select")] = backend_setting()
+    """Which implementation scores and picks under the logits budget."""
+
+    kv_store_backend: Annotated[str, backend_choices("kv_store")] = backend_setting()
+    """Which kernel writes the MLA cache."""
+
+    kv_gather_backend: Annotated[str, backend_choices("kv_gather")] = backend_setting()
+    """Which kernel reads tokens back from the MLA cache."""
+
+    sparse_mla_prefill_backend: Annotated[str, backend_choices("sparse_mla_prefill")] = backend_setting()
+    """Which kernel attends to selected rows in prefill."""
+
+    sparse_mla_decode_backend: Annotated[str, backend_choices("sparse_mla_decode")] = backend_setting()
+    """Which kernel attends to selected slots of the cache in decode."""
+
+    debug_check_indices: bool = setting(False)
+    """Check the values of slots, indices and lengths on accelerators too, at the price of a host synchronisation."""
+
+    debug_log_decisions: bool = setting(False)
+    """Log every choice of a backend, not only the first of its kind."""

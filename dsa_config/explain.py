@@ -1,0 +1,82 @@
+"""Why a setting has the value that it has: the winning layer, every losing one, and what is wrong with the names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dsa_config.errors import BadValue
+from dsa_config.layers import Layer
+from dsa_config.lifecycle import warnings_about
+from dsa_config.read import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer's word on a setting.
+
+    Attributes:
+        source: override, set, environment or default.
+        origin: where it came from, in words.
+        given: the text or value as it was given.
+        value: what the field makes of it; None where it makes nothing of it.
+        error: why it makes nothing of it, or None.
+    """
+
+    source: str
+    origin: str
+    given: Any
+    value: Any
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The whole answer about one setting.
+
+    Attributes:
+        name: the field.
+        value: its value as of now, in this context.
+        source: the winning layer: override, set, environment or default.
+        origin: where the value came from, in words.
+        layers: every layer that has a word on it, strongest first; the first one wins.
+        warnings: deprecated names in use and conflicts, in words.
+        conflict: None, or the environment names that are set to different text, each with its text, winner first.
+    """
+
+    name: str
+    value: Any
+    source: str
+    origin: str
+    layers: tuple[LayerReport, ...]
+    warnings: tuple[str, ...]
+    conflict: dict[str, str] | None
+
+
+def explain(reader: Reader) -> Explanation:
+    """Explain one setting as it is now, in this context.
+
+    Raises:
+        BadValue: the winning layer's text is not a value of the setting.
+    """
+    layers = reader.layers()
+    value = layers[0].read()
+    found = next((layer.found for layer in layers if layer.found is not None), None)
+    return Explanation(
+        name=reader.setting.name,
+        value=value,
+        source=layers[0].source,
+        origin=str(layers[0].origin),
+        layers=tuple(_report(layer) for layer in layers),
+        warnings=tuple(warnings_about(reader.setting, found)) if found else (),
+        conflict=found.conflict if found else None,
+    )
+
+
+def _report(layer: Layer) -> LayerReport:
+    value, error = None, None
+    try:
+        value = layer.read()
+    except BadValue as bad:
+        error = str(bad)
+    return LayerReport(layer.source, str(layer.origin), layer.given, value, error)

@@ -1,0 +1,51 @@
+"""Where a value came from: enough to find the line or the variable again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from types import CodeType, FrameType
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """A place in the code, kept as code object and instruction; the line is worked out only when it is printed."""
+
+    code: CodeType
+    instruction: int
+
+    def __str__(self) -> str:
+        line = self.code.co_firstlineno
+        for start, end, number in self.code.co_lines():
+            if start <= self.instruction < end and number is not None:
+                line = number
+        return f"{self.code.co_filename}:{line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What gave a value: the words, the environment variable if there is one, the calling line if there is one."""
+
+    words: str
+    variable: str | None = None
+    site: CallSite | None = None
+
+    def __str__(self) -> str:
+        return self.words if self.site is None else f"{self.words} at {self.site}"
+
+
+def outside_caller() -> tuple[FrameType, int]:
+    """The nearest frame outside this package, and how many frames up it is (1 = our caller)."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return frame, level
+
+
+def caller_site() -> CallSite:
+    """The call site nearest outside this package."""
+    frame, _ = outside_caller()
+    return CallSite(frame.f_code, frame.f_lasti)

@@ -1,0 +1,1 @@
+"""What is derived from the declarations: documents for editors and people."""

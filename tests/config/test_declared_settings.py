@@ -1,0 +1,92 @@
+"""The settings that engines know by name: names, types, defaults and ranges exactly as published."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dsa_config import BadValue, DSASettings, settings
+from dsa_config.declare import settings_of
+
+PUBLISHED = [
+    ("fuse_topk", "SGLANG_DSA_FUSE_TOPK", True, "SGLANG_NSA_FUSE_TOPK"),
+    (
+        "enable_mtp_precompute_metadata",
+        "SGLANG_DSA_ENABLE_MTP_PRECOMPUTE_METADATA",
+        True,
+        "SGLANG_NSA_ENABLE_MTP_PRECOMPUTE_METADATA",
+    ),
+    (
+        "prefill_dense_attn_kv_len_threshold",
+        "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD",
+        2048,
+        "SGLANG_NSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD",
+    ),
+    ("hip_disable_preshuffle", "SGLANG_DSA_HIP_DISABLE_PRESHUFFLE", False, "SGLANG_NSA_HIP_DISABLE_PRESHUFFLE"),
+    ("mqa_logits_free_mem_fraction", "SGLANG_DSA_MQA_LOGITS_FREE_MEM_FRACTION", 0.2, None),
+    ("use_fused_metadata_copy", "SGLANG_USE_FUSED_METADATA_COPY", True, None),
+    ("use_aiter", "SGLANG_USE_AITER", False, None),
+    ("aiter_enable_aot_gluon_pa_mqa_logits", "AITER_ENABLE_AOT_GLUON_PA_MQA_LOGITS", False, None),
+    ("mem_fraction_static", "SGLANG_DSA_MEM_FRACTION_STATIC", None, None),
+    ("mqa_logits_max_chunk_bytes", "SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES", 0, None),
+    ("index_k_format", "SGLANG_DSA_INDEX_K_FORMAT", "fp8", None),
+    ("kv_format", "SGLANG_DSA_KV_FORMAT", "fp8", None),
+]
+
+OPS = (
+    "index_quant index_store index_gather mqa_logits paged_mqa_logits topk index_select kv_store kv_gather "
+    "sparse_mla_prefill sparse_mla_decode"
+).split()
+
+
+@pytest.mark.parametrize(("field", "variable", "default", "old"), PUBLISHED)
+def test_names_and_defaults(field, variable, default, old):
+    """Each setting has its published environment name, default and deprecated name."""
+    declared = settings_of(DSASettings)[field]
+    assert declared.variable == variable
+    assert [renamed.name for renamed in declared.deprecated] == ([old] if old else [])
+    assert getattr(settings, field) == default
+    assert type(getattr(settings, field)) is type(default)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_has_a_backend_setting(op):
+    """Each op's backend is chosen by <op>_backend, SGLANG_DSA_<OP>_BACKEND, auto by default."""
+    declared = settings_of(DSASettings)[f"{op}_backend"]
+    assert declared.variable == f"SGLANG_DSA_{op.upper()}_BACKEND"
+    assert getattr(settings, f"{op}_backend") == "auto"
+
+
+@pytest.mark.parametrize(
+    ("variable", "good", "bad"),
+    [
+        ("SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD", ["0", "2147483647", "+5"], ["-1", "2147483648", "", "2.0"]),
+        (
+            "SGLANG_DSA_MQA_LOGITS_FREE_MEM_FRACTION",
+            ["1", "1e-9", ".5", " 0.25 "],
+            ["nan", "inf", "-inf", "0", "-1", "1.5", "abc", "", "1_0", "0x1p-2", "0,5"],
+        ),
+        ("SGLANG_DSA_MEM_FRACTION_STATIC", ["0", "1", "none", "0.9"], ["-0.1", "1.1", "nan", "inf", ""]),
+        ("SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES", ["0", "268435456"], ["-1", "1e9", "1_000", "0x10"]),
+        ("SGLANG_DSA_KV_FORMAT", ["fp8", " model "], ["bf16", "", "FP8"]),
+    ],
+)
+def test_ranges(variable, good, bad, monkeypatch):
+    """Texts within the published range are values, all others are errors that name the variable and the text."""
+    for text in good:
+        monkeypatch.setenv(variable, text)
+        assert settings.explain(variable).source == "environment"
+    for text in bad:
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(BadValue, match=f"^{variable}={text!r} ") as caught:
+            settings.explain(variable)
+        assert (caught.value.variable, caught.value.given) == (variable, text)
+
+
+def test_a_fraction_is_a_finite_float(monkeypatch):
+    """The fraction reads as a float whatever notation it is given in."""
+    monkeypatch.setenv("SGLANG_DSA_MQA_LOGITS_FREE_MEM_FRACTION", "1")
+    assert type(settings.mqa_logits_free_mem_fraction) is float
+    with pytest.raises(BadValue, match="finite"):
+        settings.set(mqa_logits_free_mem_fraction=math.nan)

@@ -1,0 +1,183 @@
+"""Snapshots and plain construction: the pydantic side of a settings class."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from dsa_config import (
+    BadValue,
+    BadValues,
+    DeclarationError,
+    DSASettings,
+    LiveSettings,
+    Renamed,
+    live,
+    setting,
+    settings,
+)
+from dsa_config.declare import settings_of
+
+
+def test_a_snapshot_is_a_frozen_instance_of_the_class(monkeypatch):
+    """It holds every layer's winner as of now, and cannot be changed."""
+    monkeypatch.setenv("SGLANG_DSA_KV_FORMAT", "model")
+    settings.set(use_aiter=True)
+    with settings.override(fuse_topk=False):
+        snapshot = settings.snapshot()
+    assert isinstance(snapshot, DSASettings)
+    assert (snapshot.kv_format, snapshot.use_aiter, snapshot.fuse_topk) == ("model", True, False)
+    settings.reset()
+    assert snapshot.use_aiter is True
+    with pytest.raises(ValidationError, match="frozen"):
+        snapshot.use_aiter = False
+    assert json.loads(snapshot.model_dump_json())["kv_format"] == "model"
+
+
+def test_a_snapshot_reports_every_bad_value_at_once(monkeypatch):
+    """One pass finds all; a bad text under an override is none of them."""
+    monkeypatch.setenv("SGLANG_DSA_FUSE_TOPK", "maybe")
+    monkeypatch.setenv("SGLANG_USE_AITER", "")
+    with pytest.raises(BadValues) as caught:
+        settings.snapshot()
+    assert [error.variable for error in caught.value.errors] == ["SGLANG_DSA_FUSE_TOPK", "SGLANG_USE_AITER"]
+    with settings.override(fuse_topk=True, use_aiter=True):
+        assert settings.snapshot().fuse_topk is True
+
+
+def test_construction_reads_the_environment_by_the_same_grammar(monkeypatch):
+    """`DSASettings()` sees canonical and deprecated names, and refuses what a live read refuses, in the same words."""
+    monkeypatch.setenv("SGLANG_NSA_FUSE_TOPK", " OFF ")
+    monkeypatch.setenv("SGLANG_USE_AITER", "t")
+    built = DSASettings()
+    assert (built.fuse_topk, built.use_aiter, built.kv_format) == (False, True, "fp8")
+    monkeypatch.setenv("SGLANG_DSA_FUSE_TOPK", "maybe")
+    with pytest.raises(BadValue) as constructed:
+        DSASettings()
+    with pytest.raises(BadValue) as read:
+        settings.fuse_topk  # noqa: B018
+    assert str(constructed.value) == str(read.value)
+    monkeypatch.setenv("SGLANG_USE_AITER", "maybe")
+    with pytest.raises(BadValues):
+        DSASettings()
+
+
+def test_constructor_arguments_win_and_go_by_field_names(monkeypatch):
+    """Arguments are field names, judged by the field's grammar; a bad variable behind them does no harm."""
+    monkeypatch.setenv("SGLANG_USE_AITER", "maybe")
+    assert DSASettings(use_aiter="on").use_aiter is True
+    with pytest.raises(ValidationError, match="is not a boolean"):
+        DSASettings(use_aiter="maybe")
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        DSASettings(use_aiter=True, nonsense=1)
+
+
+def test_the_schema_goes_by_field_names():
+    """Properties are fields; environment names, old names and effects are annotations."""
+    schema = DSASettings.model_json_schema()
+    assert set(schema["properties"]) == set(DSASettings.model_fields)
+    fuse = schema["properties"]["fuse_topk"]
+    assert fuse["x-environment"] == "SGLANG_DSA_FUSE_TOPK"
+    assert fuse["x-deprecated-names"] == ["SGLANG_NSA_FUSE_TOPK"]
+    assert fuse["x-effect"] == "call"
+    assert fuse["description"].startswith("Run top-k")
+    threshold = schema["properties"]["prefill_dense_attn_kv_len_threshold"]
+    assert (threshold["minimum"], threshold["maximum"]) == (0, 2147483647)
+    assert schema["additionalProperties"] is False
+
+
+def test_every_setting_says_what_it_is_for():
+    """No declaration without a description."""
+    assert [name for name, declared in settings_of(DSASettings).items() if not declared.description] == []
+
+
+def test_model_validators_judge_snapshots():
+    """A rule over several fields holds for snapshots and construction; single reads do not depend on it."""
+
+    class Pair(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="PAIR_")
+
+        low: int = setting(0)
+        high: int = setting(9)
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Pair:
+            if self.low > self.high:
+                raise ValueError("low above high")
+            return self
+
+    pair = live(Pair)
+    assert pair.snapshot().high == 9
+    with pair.override(low=10):
+        assert pair.low == 10
+        with pytest.raises(ValidationError, match="low above high"):
+            pair.snapshot()
+
+
+def test_a_plain_pydantic_field_is_a_setting_too(monkeypatch):
+    """A field declared without setting() has the prefix's name and its schema keys are kept."""
+
+    class Plain(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="PLAIN_")
+
+        number: int = 3
+        share: float = Field(0.5, lt=1)
+        noted: int = setting(1, json_schema_extra={"x-note": "kept"})
+        nested: dict[str, list[int]] = setting({})
+
+    monkeypatch.setenv("PLAIN_NUMBER", "4")
+    monkeypatch.setenv("PLAIN_NESTED", '{"a": [1]}')
+    plain = live(Plain)
+    assert (plain.number, plain.share, plain.nested) == (4, 0.5, {"a": [1]})
+    assert settings_of(Plain)["share"].allowed == "a number, x < 1"
+    assert Plain.model_json_schema()["properties"]["noted"]["x-note"] == "kept"
+
+
+def test_declarations_that_cannot_work_are_refused():
+    """Aliases, missing defaults, bad defaults, shared names and names of methods are errors at declaration."""
+
+    class Aliased(LiveSettings):
+        a: int = Field(1, validation_alias="B")
+
+    class Required(LiveSettings):
+        a: int
+
+    class BadDefault(LiveSettings):
+        a: int = setting(5, le=3)
+
+    class Shared(LiveSettings):
+        a: int = setting(1, env="SHARED")
+        b: int = setting(1, deprecated_names=[Renamed("SHARED", since="1", remove_in="2")])
+
+    class Method(LiveSettings):
+        reset: int = setting(1)
+
+    for cls, words in [
+        (Aliased, r"use setting\(..., env="),
+        (Required, "needs a default"),
+        (BadDefault, "default is not allowed: input should be less than or equal to 3"),
+        (Shared, "SHARED is a name of both a and b"),
+        (Method, "the live object has a method of that name"),
+    ]:
+        with pytest.raises(DeclarationError, match=words):
+            live(cls)
+
+
+class Node(BaseModel):
+    name: str
+    kids: list[Node] = []
+
+
+class Tree(LiveSettings):
+    model_config = SettingsConfigDict(env_prefix="TREE_")
+
+    root: Node | None = setting(None)
+
+
+def test_recursive_types_have_parsers():
+    """A field whose type refers to itself is parsed like any other."""
+    tree = settings_of(Tree)["root"].parse('{"name": "a", "kids": [{"name": "b"}]}')
+    assert tree == Node(name="a", kids=[Node(name="b")])

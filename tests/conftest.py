@@ -1,0 +1,22 @@
+"""Every test starts from declared defaults: no variable of ours set, no process value, no warning already given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dsa_config import DSASettings, settings
+from dsa_config.declare import settings_of
+from dsa_config.lifecycle import forget_warnings
+
+
+@pytest.fixture(autouse=True)
+def _declared_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for declared in settings_of(DSASettings).values():
+        for variable in declared.variables:
+            monkeypatch.delenv(variable, raising=False)
+    settings.reset()
+    forget_warnings()
+    yield
+    settings.reset()
