@@ -1,0 +1,76 @@
+"""The index-K cache object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dsa_config import settings
+from dsa_exec.core.checks import FLOAT_DTYPES
+from dsa_exec.core.errors import LayoutError
+from dsa_exec.layouts.index_k import IndexKLayout
+from dsa_exec.layouts.paging import pages_for
+
+
+@dataclass(frozen=True, slots=True)
+class IndexKCache:
+    """Index keys of a pool of slots, for one layer.
+
+    Attributes:
+        data: uint8 [pages, page_bytes] in the fp8 format, [pages, page_tokens, head_dim] of the model's dtype in the
+            model format.
+        layout: what the bytes mean.
+    """
+
+    data: torch.Tensor
+    layout: IndexKLayout
+
+    def __post_init__(self) -> None:
+        quantised = self.layout.format == "fp8"
+        shape = (self.layout.page_bytes,) if quantised else (self.layout.page_tokens, self.layout.head_dim)
+        dtypes = (torch.uint8,) if quantised else FLOAT_DTYPES
+        if tuple(self.data.shape[1:]) != shape or self.data.dtype not in dtypes or not self.data.is_contiguous():
+            got = f"{self.data.dtype} {list(self.data.shape)} with strides {list(self.data.stride())}"
+            wanted = f"contiguous [pages, {', '.join(map(str, shape))}] of {' or '.join(map(str, dtypes))}"
+            raise LayoutError("index-K cache", "tensor", got, wanted)
+        if self.data.shape[0] == 0:
+            raise LayoutError("index-K cache", "size", "0 slots", "at least one page")
+
+    @classmethod
+    def allocate(
+        cls,
+        slots: int,
+        *,
+        device: torch.device | str,
+        model_dtype: torch.dtype,
+        head_dim: int = 128,
+        page_tokens: int = 64,
+        pow2_scale: bool = False,
+        hadamard: bool = False,
+    ) -> IndexKCache:
+        """A zeroed cache in the format that `index_k_format` says now.
+
+        Args:
+            slots: how many tokens it must hold; rounded up to whole pages.
+            device: where.
+            model_dtype: what the model format keeps keys in.
+            head_dim: channels a key.
+            page_tokens: tokens a page.
+            pow2_scale: round scales up to powers of two (fp8 format).
+            hadamard: rotate keys before quantising them (fp8 format).
+
+        Raises:
+            LayoutError: the format cannot hold such keys.
+        """
+        pages = pages_for(slots, page_tokens)
+        if settings.index_k_format == "model":
+            layout = IndexKLayout("model", page_tokens, head_dim, element_bytes=model_dtype.itemsize)
+            return cls(torch.zeros(pages, page_tokens, head_dim, dtype=model_dtype, device=device), layout)
+        layout = IndexKLayout("fp8", page_tokens, head_dim, pow2_scale=pow2_scale, hadamard=hadamard)
+        return cls(torch.zeros(pages, layout.page_bytes, dtype=torch.uint8, device=device), layout)
+
+    @property
+    def slots(self) -> int:
+        """How many tokens the cache holds."""
+        return self.data.shape[0] * self.layout.page_tokens

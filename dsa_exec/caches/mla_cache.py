@@ -1,0 +1,83 @@
+"""The MLA cache object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dsa_config import settings
+from dsa_exec.core.checks import FLOAT_DTYPES
+from dsa_exec.core.errors import LayoutError
+from dsa_exec.layouts.mla_kv import MlaLayout
+from dsa_exec.layouts.paging import pages_for
+
+
+@dataclass(frozen=True, slots=True)
+class MlaCache:
+    """Latents and RoPE parts of a pool of slots, for one layer.
+
+    Attributes:
+        data: uint8 [slots, token_bytes] in the fp8 format, [slots, latent_dim + rope_dim] of the model's dtype in the
+            model format. Slots of a page follow each other, so that the same bytes are [pages, page_tokens, ...].
+        layout: what the bytes mean.
+    """
+
+    data: torch.Tensor
+    layout: MlaLayout
+
+    def __post_init__(self) -> None:
+        quantised = self.layout.format == "fp8"
+        width = self.layout.token_bytes if quantised else self.layout.width
+        dtypes = (torch.uint8,) if quantised else FLOAT_DTYPES
+        if (
+            self.data.ndim != 2
+            or self.data.shape[1] != width
+            or self.data.shape[0] % self.layout.page_tokens
+            or self.data.dtype not in dtypes
+            or not self.data.is_contiguous()
+        ):
+            got = f"{self.data.dtype} {list(self.data.shape)} with strides {list(self.data.stride())}"
+            wanted = (
+                f"contiguous [slots, {width}] of {' or '.join(map(str, dtypes))}, "
+                f"slots a multiple of {self.layout.page_tokens}"
+            )
+            raise LayoutError("MLA cache", "tensor", got, wanted)
+        if self.data.shape[0] == 0:
+            raise LayoutError("MLA cache", "size", "0 slots", "at least one page")
+
+    @classmethod
+    def allocate(
+        cls,
+        slots: int,
+        *,
+        device: torch.device | str,
+        model_dtype: torch.dtype,
+        latent_dim: int = 512,
+        rope_dim: int = 64,
+        page_tokens: int = 64,
+    ) -> MlaCache:
+        """A zeroed cache in the format that `kv_format` says now.
+
+        Args:
+            slots: how many tokens it must hold; rounded up to whole pages.
+            device: where.
+            model_dtype: what the model format keeps tokens in.
+            latent_dim: channels of the latent (kv_lora_rank).
+            rope_dim: channels of the RoPE part (qk_rope_head_dim).
+            page_tokens: tokens a page.
+
+        Raises:
+            LayoutError: the format cannot hold such tokens.
+        """
+        rounded = pages_for(slots, page_tokens) * page_tokens
+        if settings.kv_format == "model":
+            layout = MlaLayout("model", page_tokens, latent_dim, rope_dim, element_bytes=model_dtype.itemsize)
+            return cls(torch.zeros(rounded, layout.width, dtype=model_dtype, device=device), layout)
+        layout = MlaLayout("fp8", page_tokens, latent_dim, rope_dim)
+        return cls(torch.zeros(rounded, layout.token_bytes, dtype=torch.uint8, device=device), layout)
+
+    @property
+    def slots(self) -> int:
+        """How many tokens the cache holds."""
+        return self.data.shape[0]

@@ -1,0 +1,35 @@
+"""Writes what is generated from the code: `python -m dsa_exec.cli.generate`. CI fails where a file is not current."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dsa_config import DSASettings
+from dsa_config.tools.export_schema import DIALECT, settings_schema
+from dsa_exec.cli.report import RunReport
+
+ROOT = Path(__file__).parents[2]
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file of the project, and what it must hold."""
+    schemas: dict[str, dict[str, Any]] = {
+        "settings.schema.json": settings_schema(DSASettings),
+        "run.schema.json": {"$schema": DIALECT, **RunReport.model_json_schema(mode="serialization")},
+    }
+    return {ROOT / "schemas" / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
+
+
+def main() -> None:
+    """Write every file that is not current."""
+    for path, text in generated().items():
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, "utf-8")
+            print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

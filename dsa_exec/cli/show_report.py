@@ -1,0 +1,87 @@
+"""The report of `dsa run` as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from dsa_config.cli import console
+from dsa_exec.cli.report import AgreementWithPlain, LogitsUse, RunReport
+
+
+def show(report: RunReport) -> None:
+    """Print the text that was generated, then how it came about."""
+    out = console()
+    out.print(printable(report.text), soft_wrap=True)
+    out.print()
+    out.print(f"{report.model} on {report.device}, {report.prompt_tokens} tokens from {report.prompt}", soft_wrap=True)
+    for note in report.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+    out.print()
+    if report.settings:
+        rows = ((it.name, str(it.value), it.origin) for it in report.settings)
+        out.print(_table(("setting", "value", "from"), rows))
+    else:
+        out.print("settings: all at their defaults")
+    out.print()
+    out.print(
+        _table(
+            ("op", "backend", "calls", "why"), ((it.op, it.backend, str(it.calls), it.why) for it in report.backends)
+        )
+    )
+    out.print()
+    if report.logits is not None:
+        out.print(_logits(report.logits), soft_wrap=True)
+        out.print()
+    out.print(_table(("stage", "seconds"), ((it.name, f"{it.seconds:.3f}") for it in report.stages)))
+    if report.agreement is not None:
+        out.print()
+        out.print(_agreement(report.agreement, len(report.tokens)), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """The text with control characters made visible, so that a model cannot steer the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def size(bytes_: int) -> str:
+    """A number of bytes for people."""
+    amount, unit = float(bytes_), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+
+
+def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(*titles, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _logits(use: LogitsUse) -> str:
+    limits = [f"{size(use.static_bytes)} of total memory"]
+    if use.live_bytes is not None:
+        limits.append(f"{size(use.live_bytes)} of free memory")
+    if use.cap_bytes is not None:
+        limits.append(f"{size(use.cap_bytes)} by mqa_logits_max_chunk_bytes")
+    return (
+        f"logits: {use.rows} rows of {size(use.row_bytes)} in {use.chunks} chunk{'s' if use.chunks > 1 else ''}, "
+        f"budget {size(use.budget_bytes)} (least of {', '.join(limits)}); {use.calls} calls"
+    )
+
+
+def _agreement(agreed: AgreementWithPlain, count: int) -> str:
+    if agreed.same_tokens:
+        tokens = f"the same {count} tokens"
+    elif agreed.first_divergence == 0:
+        tokens = "another first token"
+    else:
+        tokens = f"the same {agreed.first_divergence} tokens, then others"
+    return (
+        f"against plain transformers: {tokens}; {agreed.selected_in_common:.1%} of selected positions in common; "
+        f"largest logit difference {agreed.largest_logit_difference:.3g}"
+    )

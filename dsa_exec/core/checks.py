@@ -1,0 +1,139 @@
+"""Argument checks that bind dimension names: what a docstring promises about shapes is said once, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from dsa_exec.core.errors import DeviceError, DtypeError, RangeError, ShapeError, StrideError
+
+INDEX_DTYPES = (torch.int32, torch.int64)
+FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Arguments:
+    """Checks the arguments of one call of an op. A dimension named twice must have the same size both times.
+
+    Attributes:
+        sizes: the size of each dimension name seen so far.
+    """
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+        self.sizes: dict[str, int] = {}
+        self._device: tuple[torch.device, str] | None = None
+
+    def tensor(
+        self,
+        value: torch.Tensor,
+        name: str,
+        dims: str,
+        *,
+        dtype: torch.dtype | Sequence[torch.dtype],
+        any_stride: bool = False,
+    ) -> tuple[int, ...]:
+        """Check one tensor and return its sizes.
+
+        Args:
+            value: the tensor.
+            name: what the caller calls it.
+            dims: a name or a number for each dimension, such as `"t h 128"`.
+            dtype: the dtypes it may have.
+            any_stride: allow a last dimension whose elements do not lie side by side.
+
+        Raises:
+            DtypeError, ShapeError, StrideError, DeviceError: it is not as described.
+        """
+        wanted = (dtype,) if isinstance(dtype, torch.dtype) else tuple(dtype)
+        if not isinstance(value, torch.Tensor):
+            raise DtypeError(self.op, name, f"is {type(value).__name__}", f"a tensor of {_names(wanted)}")
+        if value.dtype not in wanted:
+            raise DtypeError(self.op, name, f"is {_name(value.dtype)}", _names(wanted))
+        self._shape(value, name, dims)
+        if not any_stride and value.ndim and value.shape[-1] > 1 and value.stride(-1) != 1:
+            came = f"has strides {list(value.stride())}"
+            raise StrideError(self.op, name, came, "a last dimension with stride 1 (call .contiguous())")
+        self.device(value, name)
+        return tuple(value.shape)
+
+    def device(self, value: torch.Tensor, name: str) -> None:
+        """Check that a tensor is where the others are.
+
+        Raises:
+            DeviceError: it is not.
+        """
+        if self._device is None:
+            self._device = (value.device, name)
+        elif value.device != self._device[0]:
+            raise DeviceError(self.op, name, f"is on {value.device}", f"{self._device[0]}, where {self._device[1]} is")
+
+    def number(self, value: int, name: str, *, low: int, high: int | None = None) -> int:
+        """Check one integer.
+
+        Raises:
+            RangeError: it is no integer, or outside [low, high].
+        """
+        limits = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+        if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+            raise RangeError(self.op, name, f"is {value!r}", limits)
+        return value
+
+    def values(self, value: torch.Tensor, name: str, *, low: int, high: int, on_accelerators: bool) -> None:
+        """Check that every number in an index tensor lies in [low, high].
+
+        Args:
+            value: the tensor.
+            name: what the caller calls it.
+            low: least value allowed.
+            high: greatest value allowed.
+            on_accelerators: check there too, at the price of a host synchronisation. On the CPU it is always done.
+
+        Raises:
+            RangeError: one of them does not.
+        """
+        if not (value.is_cpu or on_accelerators) or value.numel() == 0:
+            return
+        bad = (value < low) | (value > high)
+        if bool(bad.any()):
+            place = [int(axis) for axis in bad.nonzero()[0]]
+            raise RangeError(self.op, name, f"holds {int(value[tuple(place)])} at {place}", f"{low} to {high}")
+
+    def total(self, lens: torch.Tensor, name: str, given: int | None, *, on_accelerators: bool) -> int:
+        """The sum of a tensor of lengths: as given, or read from the device, which waits for it.
+
+        Args:
+            lens: int [b].
+            name: what the caller calls it.
+            given: the sum, if the caller knows it.
+            on_accelerators: check the lengths and the given sum there too. On the CPU it is always done.
+
+        Raises:
+            RangeError: a negative length, or a given sum that is not the sum.
+        """
+        self.values(lens, name, low=0, high=2**31 - 1, on_accelerators=on_accelerators)
+        if given is not None and not (lens.is_cpu or on_accelerators):
+            return self.number(given, "total_tokens", low=0)
+        total = int(lens.sum())
+        if given is not None and given != total:
+            raise RangeError(self.op, "total_tokens", f"is {given}", f"{total}, the sum of {name}")
+        return total
+
+    def _shape(self, value: torch.Tensor, name: str, dims: str) -> None:
+        names = dims.split()
+        shape = list(value.shape)
+        if len(shape) != len(names):
+            raise ShapeError(self.op, name, f"has shape {shape}", f"[{', '.join(names)}]")
+        for axis, (dim, size) in enumerate(zip(names, shape, strict=True)):
+            expected = int(dim) if dim.isdigit() else self.sizes.setdefault(dim, size)
+            if size != expected:
+                described = ", ".join(f"{it}={self.sizes[it]}" if it in self.sizes else it for it in names)
+                raise ShapeError(self.op, name, f"has shape {shape}, with {size} at dimension {axis}", f"[{described}]")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return " or ".join(map(_name, dtypes))

@@ -1,0 +1,62 @@
+"""Errors with fields: each says what is wrong, what came and what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DsaError(Exception):
+    """Any error that this package raises for what its caller gave it."""
+
+
+class ArgumentError(DsaError, ValueError):
+    """An argument of an op is not what the op takes: `op`, `argument`, `came`, `wanted`."""
+
+    def __init__(self, op: str, argument: str, came: str, wanted: str) -> None:
+        self.op = op
+        self.argument = argument
+        self.came = came
+        self.wanted = wanted
+        super().__init__(f"{op}: {argument} {came}; wanted {wanted}")
+
+
+class ShapeError(ArgumentError):
+    """Wrong number of dimensions, or a dimension that does not fit the other arguments."""
+
+
+class DtypeError(ArgumentError):
+    """Wrong element type, or no tensor at all."""
+
+
+class StrideError(ArgumentError):
+    """Elements of the last dimension do not lie side by side."""
+
+
+class DeviceError(ArgumentError):
+    """The argument is on another device than the others."""
+
+
+class RangeError(ArgumentError):
+    """A number, or a number within a tensor, is outside what the op takes."""
+
+
+class LayoutError(DsaError, ValueError):
+    """Bytes that cannot be laid out as asked: `what`, `field`, `got`, `wanted`."""
+
+    def __init__(self, what: str, field: str, got: object, wanted: str) -> None:
+        self.what = what
+        self.field = field
+        self.got = got
+        self.wanted = wanted
+        super().__init__(f"{what}: {field} is {got}; wanted {wanted}")
+
+
+class UnsupportedCall(DsaError, RuntimeError):
+    """No backend takes a call, or the named one does not: `op`, `choice`, `refusals` (backend and sentence)."""
+
+    def __init__(self, op: str, choice: str, refusals: Sequence[tuple[str, str]]) -> None:
+        self.op = op
+        self.choice = choice
+        self.refusals = tuple(refusals)
+        reasons = "; ".join(f"{name}: {sentence}" for name, sentence in refusals)
+        super().__init__(f"{op}: {reasons} (chosen by {op}_backend={choice})")

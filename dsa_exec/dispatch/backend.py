@@ -1,0 +1,31 @@
+"""The shape of a backend: what an `on_<name>.py` file defines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dsa_exec.core.hardware import Capabilities
+
+
+def refuses_nothing(_call: Any, _hw: Capabilities) -> str | None:
+    """For a backend that takes every call."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One implementation of an op. Each `on_<name>.py` has one, as `BACKEND`.
+
+    Attributes:
+        name: the file's name without `on_`.
+        run: takes the op's Call, gives the op's result. Reads no settings.
+        refuses: takes the Call and the device's capabilities; None, or why not, in one sentence with the value in it.
+        rank: `auto` tries backends in this order, lowest first.
+    """
+
+    name: str
+    run: Callable[[Any], Any]
+    refuses: Callable[[Any, Capabilities], str | None] = refuses_nothing
+    rank: int = 100

@@ -1,0 +1,42 @@
+"""Finds backends: the files `on_<name>.py` beside an op, imported when they are first asked for."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from dsa_config.declarations.backends import backend_names
+from dsa_exec.dispatch.backend import Backend
+
+
+def op_names() -> tuple[str, ...]:
+    """Every op, in alphabetical order."""
+    ops = str(Path(__file__).parent.parent / "ops")
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([ops]) if module.ispkg))
+
+
+@functools.cache
+def backends(op: str) -> dict[str, Backend]:
+    """The backends of an op by name, in the order in which `auto` tries them.
+
+    Raises:
+        ImportError, AttributeError: a backend's file is broken. That is never taken for "not available".
+    """
+    found = [_backend(op, name) for name in backend_names(op)]
+    return {backend.name: backend for backend in sorted(found, key=lambda backend: (backend.rank, backend.name))}
+
+
+def op_function(op: str) -> Any:
+    """The public function of an op, for a backend that is made of other ops."""
+    return getattr(importlib.import_module(f"dsa_exec.ops.{op}"), op)
+
+
+def _backend(op: str, name: str) -> Backend:
+    module = importlib.import_module(f"dsa_exec.ops.{op}.on_{name}")
+    backend: Backend = module.BACKEND
+    if backend.name != name:
+        raise AttributeError(f"{module.__file__}: BACKEND is named {backend.name!r}; wanted {name!r}")
+    return backend

@@ -1,0 +1,22 @@
+"""Hugging Face transformers: our indexer, attention and caches in `deepseek_v32` and `glm_moe_dsa` models.
+
+model = load_checkpoint(path, device).model
+with attached(model):
+cache = DsaCache.for_model(model, max_tokens=4096)
+model.generate(ids, past_key_values=cache, max_new_tokens=64)
+"""
+
+from transformers.utils import logging
+
+from dsa_exec.integrations.transformers.attach import attached
+from dsa_exec.integrations.transformers.cache import DsaCache
+from dsa_exec.integrations.transformers.checkpoint import CheckpointError, Loaded, load_checkpoint, load_tiny
+
+
+def be_quiet() -> None:
+    """Keep transformers' own progress bars and notices off the screen of a command of ours."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+__all__ = ["CheckpointError", "DsaCache", "Loaded", "attached", "be_quiet", "load_checkpoint", "load_tiny"]

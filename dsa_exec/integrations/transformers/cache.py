@@ -1,0 +1,170 @@
+"""Our paged caches as a transformers `Cache`: for each layer an MLA cache and, if it runs an indexer, an index-K cache.
+
+Padding is never stored: position 0 of a request is its first real token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from dsa_exec.caches.index_k_cache import IndexKCache
+from dsa_exec.caches.mla_cache import MlaCache
+from dsa_exec.core.errors import RangeError
+from dsa_exec.layouts.paging import pages_for
+from dsa_exec.layouts.views import SlotMap
+
+PAGE_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where the rows of one forward pass go and what they see. Worked out once, used by every layer.
+
+    Attributes:
+        windows: what `visible_windows` gave for this pass.
+        page_table: int32 [b, pages].
+        slots: int64 [b * q], where each new token goes; -1 for padding.
+        seq_lens: int32 [b], real tokens of each request, the new ones included.
+        total_tokens: the sum of `seq_lens`.
+        longest: the largest of `seq_lens`.
+        starts: int32 [b * q], each row's first key among the keys of all requests, gathered.
+        ends: int32 [b * q], one past its last; not above `starts` for padding.
+        context_lens: int32 [b, q], positions of its request that each row sees.
+    """
+
+    windows: torch.Tensor
+    page_table: torch.Tensor
+    slots: torch.Tensor
+    seq_lens: torch.Tensor
+    total_tokens: int
+    longest: int
+    starts: torch.Tensor
+    ends: torch.Tensor
+    context_lens: torch.Tensor
+
+    @property
+    def is_decode(self) -> bool:
+        """One new token a request: keys and tokens are read from the pages, not gathered first."""
+        return self.context_lens.shape[1] == 1
+
+
+class DsaCacheLayer(CacheLayerMixin):
+    """One layer's caches. `seen_tokens` counts the tokens of a request, padding included, as transformers does."""
+
+    def __init__(self, mla: MlaCache, index_k: IndexKCache | None, max_tokens: int) -> None:
+        super().__init__()
+        self.mla = mla
+        self.index_k = index_k
+        self.max_tokens = max_tokens
+        self.seen_tokens = 0
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing is left to do: the layer was allocated whole."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> NoReturn:  # noqa: ARG002
+        """Refused: only our attention writes here."""
+        raise TypeError("a DsaCache is written by our attention: run the model under attached(model)")
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Keys visible after the coming tokens, and their offset."""
+        return self.seen_tokens + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Tokens of a request so far."""
+        return self.seen_tokens
+
+    def get_max_length(self) -> int:
+        """Tokens of a request that there is room for."""
+        return self.max_tokens
+
+    def get_max_cache_shape(self) -> int:
+        """The same, by its older name."""
+        return self.max_tokens
+
+    def reset(self) -> None:
+        """Forget every token."""
+        self.seen_tokens = 0
+
+
+class DsaCache(Cache):
+    """Paged caches for all layers of a model, sharing one page table."""
+
+    def __init__(self, layers: list[DsaCacheLayer], page_table: torch.Tensor) -> None:
+        super().__init__(layers=list(layers))
+        self.max_tokens = layers[0].max_tokens
+        self.page_table = page_table
+        self._step: Step | None = None
+
+    @classmethod
+    def for_model(cls, model: Any, *, max_tokens: int, batch_size: int = 1) -> DsaCache:
+        """Allocate caches in the formats that `index_k_format` and `kv_format` say now.
+
+        Args:
+            model: a `deepseek_v32` or `glm_moe_dsa` model.
+            max_tokens: room for each request, padding and generated tokens included.
+            batch_size: requests.
+
+        Raises:
+            LayoutError: the model's geometry does not fit a format.
+        """
+        config = model.config
+        pages = pages_for(max_tokens, PAGE_TOKENS)
+        slots = batch_size * pages * PAGE_TOKENS
+        where: dict[str, Any] = {"page_tokens": PAGE_TOKENS, "model_dtype": model.dtype}
+        layers = []
+        for layer in model.model.layers:
+            device = next(layer.parameters()).device
+            mla = MlaCache.allocate(
+                slots, device=device, latent_dim=config.kv_lora_rank, rope_dim=config.qk_rope_head_dim, **where
+            )
+            runs_indexer = getattr(layer.self_attn, "indexer", None) is not None
+            index_k = (
+                IndexKCache.allocate(slots, device=device, head_dim=config.index_head_dim, **where)
+                if runs_indexer
+                else None
+            )
+            layers.append(DsaCacheLayer(mla, index_k, max_tokens))
+        table = torch.arange(batch_size * pages, dtype=torch.int32, device=model.device).reshape(batch_size, pages)
+        return cls(layers, table)
+
+    def step(self, windows: torch.Tensor) -> Step:
+        """The metadata of the forward pass that these windows belong to.
+
+        Raises:
+            RangeError: more requests or tokens than there is room for.
+        """
+        if self._step is None or self._step.windows is not windows:
+            self._step = self._make_step(windows)
+        return self._step
+
+    def _make_step(self, windows: torch.Tensor) -> Step:
+        batch, _, rows, _ = windows.shape
+        room = self.page_table.shape[0], self.max_tokens
+        wanted = batch, self.get_seq_length() + rows
+        if wanted[0] != room[0] or wanted[1] > room[1]:
+            came = f"gets {wanted[0]} requests of {wanted[1]} tokens"
+            raise RangeError("transformers", "past_key_values", came, f"{room[0]} requests of at most {room[1]} tokens")
+        pads = windows[:, 0, 0, 0]
+        lens = windows[:, 0, :, 1] - pads[:, None]  # not above 0 for padding
+        seq_lens = lens[:, -1]
+        host_lens = seq_lens.tolist()
+        request = torch.arange(batch, device=windows.device).repeat_interleave(rows)
+        slots = SlotMap(self.page_table, PAGE_TOKENS, request).slots((lens.flatten() - 1)[:, None])[:, 0]
+        starts = (seq_lens.cumsum(0) - seq_lens)[request].to(torch.int32)
+        context_lens = lens.clamp(min=0)
+        return Step(
+            windows=windows,
+            page_table=self.page_table,
+            slots=slots,
+            seq_lens=seq_lens.contiguous(),
+            total_tokens=sum(host_lens),
+            longest=max(host_lens),
+            starts=starts,
+            ends=starts + context_lens.flatten(),
+            context_lens=context_lens.contiguous(),
+        )

@@ -1,0 +1,133 @@
+"""Loads a model from a local folder, or the tiny one that ships with the project. Never asks the network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from dsa_exec.core.errors import DsaError
+from dsa_exec.integrations.transformers.attach import MODEL_TYPES
+from dsa_exec.integrations.transformers.bytes_tokenizer import BYTE_TOKENS, BytesTokenizer
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+TINY_SEED = 20251
+
+
+class CheckpointError(DsaError):
+    """A folder that is no checkpoint that can be run: missing, foreign, incomplete or damaged. Says which file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to run.
+
+    Attributes:
+        model: a causal language model of transformers, in evaluation mode, on its device.
+        tokenizer: has `encode(text)` and `decode(tokens, skip_special_tokens=...)`.
+        name: what to call it.
+        notes: what a user should know about how it was loaded.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def load_checkpoint(path: Path, device: torch.device) -> Loaded:
+    """Load a checkpoint in Hugging Face format.
+
+    Args:
+        path: a folder with config.json and weights.
+        device: where to put the model.
+
+    Raises:
+        CheckpointError: it cannot be loaded whole, or is not of a supported model type.
+    """
+    config = _config(path)
+    load: Any = AutoModelForCausalLM.from_pretrained
+    try:
+        model, info = load(
+            path,
+            config=config,
+            dtype="auto",
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, by name
+        )
+    except Exception as error:  # whatever transformers, safetensors or torch make of a damaged file
+        raise CheckpointError(f"{path}: the weights cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CheckpointError(f"{path}: the checkpoint lacks {_first_of(missing)}")
+    mismatched = [
+        f"{name} ({list(stored)} in the file, {list(wanted)} by config.json)"
+        for name, stored, wanted in sorted(info["mismatched_keys"])
+    ]
+    if mismatched:
+        raise CheckpointError(f"{path}: the checkpoint has the wrong shape for {_first_of(mismatched)}")
+    tokenizer, notes = _tokenizer(path, config)
+    return Loaded(model.to(device).eval(), tokenizer, str(path), notes)
+
+
+def load_tiny(device: torch.device) -> Loaded:
+    """The tiny model that ships with the project: DeepSeek-V3.2 architecture, untrained weights from a fixed seed."""
+    with resources.as_file(resources.files("dsa_exec.models") / "tiny") as folder:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(TINY_SEED)
+        model = AutoModelForCausalLM.from_config(config)
+    generator = torch.Generator().manual_seed(TINY_SEED)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:  # wider than usual, so that untrained logits have a clear winner
+                parameter.normal_(0.0, 0.15, generator=generator)
+    return Loaded(model.to(device).eval(), BytesTokenizer(), "the tiny model of this project (untrained)")
+
+
+def _config(path: Path) -> Any:
+    file = path / "config.json"
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such folder")
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: is a file; wanted a folder in Hugging Face format")
+    if not file.exists():
+        raise CheckpointError(f"{path}: has no config.json, so it is no checkpoint in Hugging Face format")
+    try:
+        kind = json.loads(file.read_bytes()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file}: is not a JSON object: {_first_line(error)}") from error
+    if kind not in MODEL_TYPES:
+        raise CheckpointError(f"{file}: model_type is {kind!r}; {' and '.join(MODEL_TYPES)} are supported")
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # whatever transformers makes of a bad value
+        raise CheckpointError(f"{file}: is not a configuration of {kind}: {_first_line(error)}") from error
+
+
+def _tokenizer(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
+    if not any((path / name).exists() for name in TOKENIZER_FILES):
+        if config.vocab_size < BYTE_TOKENS:
+            raise CheckpointError(
+                f"{path}: has no tokenizer, and vocab_size {config.vocab_size} is too small for bytes"
+            )
+        return BytesTokenizer(), ("the checkpoint has no tokenizer: the text's bytes are used as tokens",)
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True), ()
+    except Exception as error:  # whatever transformers or tokenizers make of a damaged file
+        raise CheckpointError(f"{path}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

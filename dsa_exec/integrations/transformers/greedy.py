@@ -1,0 +1,169 @@
+"""Greedy continuation with a record of what happened, and the comparison of two such records."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.generation.streamers import BaseStreamer
+
+from dsa_exec.core.hardware import synchronize
+from dsa_exec.integrations.transformers.cache import DsaCache
+from dsa_exec.ops.index_select import Selection
+
+ROWS_COMPARED_AT_ONCE = 256
+
+
+@dataclass(slots=True)
+class Continuation:
+    """What a model did with a prompt.
+
+    Attributes:
+        tokens: the new tokens.
+        logits: f32 [len(tokens), vocabulary], on the CPU: what each was chosen from.
+        selections: for each layer with an indexer, int32 [prompt, k] on the CPU: the positions that each prompt row
+            selected, in no particular order; what is negative or lies after the row counts as nothing.
+        prefill_s: seconds until the first new token.
+        decode_s: seconds for the others.
+    """
+
+    tokens: list[int]
+    logits: torch.Tensor
+    selections: dict[int, torch.Tensor]
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far two continuations of the same prompt agree.
+
+    Attributes:
+        first_divergence: which new token is the first to differ, from 0; None if none does.
+        selected_in_common: of the positions that the reference selects for the prompt's rows, the share that the other
+            selects too.
+        largest_logit_difference: over all steps up to the first divergence, where both have read the same.
+    """
+
+    first_divergence: int | None
+    selected_in_common: float
+    largest_logit_difference: float
+
+
+def continue_greedily(
+    model: Any,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    *,
+    cache: DsaCache | None = None,
+    on_token: Callable[[], None] = lambda: None,
+) -> Continuation:
+    """Continue one prompt with the likeliest token each time.
+
+    Args:
+        model: a causal language model.
+        prompt: token ids.
+        max_new_tokens: at most so many; fewer if the model ends its text.
+        cache: ours, under `attached(model)`; transformers' own if not given.
+        on_token: called after each new token.
+    """
+    ids = torch.tensor([list(prompt)], device=model.device)
+    clock = _Clock(model.device, on_token)
+    with torch.no_grad(), _recorded_selections(model) as selections:
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=_padding(model),
+            streamer=clock,
+            return_dict_in_generate=True,
+            output_logits=True,
+            **({} if cache is None else {"past_key_values": cache}),
+        )
+    return Continuation(
+        tokens=out.sequences[0, len(prompt) :].tolist(),
+        logits=torch.cat(out.logits).float().cpu(),
+        selections=selections,
+        prefill_s=clock.moments[1] - clock.moments[0],
+        decode_s=clock.moments[-1] - clock.moments[1],
+    )
+
+
+def agreement(reference: Continuation, other: Continuation) -> Agreement:
+    """Compare two continuations of the same prompt."""
+    pairs = enumerate(zip(reference.tokens, other.tokens, strict=False))
+    divergence = next((step for step, (left, right) in pairs if left != right), None)
+    if divergence is None and len(reference.tokens) != len(other.tokens):
+        divergence = min(len(reference.tokens), len(other.tokens))
+    same_history = min(len(reference.logits), len(other.logits)) if divergence is None else divergence + 1
+    difference = (reference.logits[:same_history] - other.logits[:same_history]).abs().max()
+    return Agreement(divergence, _in_common(reference.selections, other.selections), float(difference))
+
+
+def _in_common(reference: dict[int, torch.Tensor], other: dict[int, torch.Tensor]) -> float:
+    common = selected = 0
+    for layer, positions in reference.items():
+        for first in range(0, len(positions), ROWS_COMPARED_AT_ONCE):
+            part = slice(first, first + ROWS_COMPARED_AT_ONCE)
+            left, right = (_chosen(it[part], first, len(positions)) for it in (positions, other[layer]))
+            common += int((left & right).sum())
+            selected += int(left.sum())
+    return common / selected if selected else 1.0
+
+
+def _chosen(positions: torch.Tensor, first_row: int, width: int) -> torch.Tensor:
+    """Which of `width` positions each row chose: bool [rows, width]."""
+    rows = torch.arange(first_row, first_row + len(positions))[:, None]
+    counts = (positions >= 0) & (positions <= rows)
+    chosen = torch.zeros(len(positions), width + 1, dtype=torch.bool)
+    return chosen.scatter_(1, positions.long().where(counts, width), True)[:, :width]
+
+
+@contextlib.contextmanager
+def _recorded_selections(model: Any) -> Iterator[dict[int, torch.Tensor]]:
+    """The selection of each layer's indexer in the first pass over more than one token."""
+    selections: dict[int, torch.Tensor] = {}
+
+    def record(indexer: Any, _: Any, selected: Selection | torch.Tensor) -> None:
+        positions = selected.indices if isinstance(selected, Selection) else selected[0]
+        selections.setdefault(indexer.layer_idx, positions.cpu())
+
+    indexers = [getattr(layer.self_attn, "indexer", None) for layer in model.model.layers]
+    handles = [indexer.register_forward_hook(record) for indexer in indexers if indexer is not None]
+    try:
+        yield selections
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _padding(model: Any) -> int:
+    """A token to pad with, which one prompt alone never needs, but which transformers asks for."""
+    eos = model.generation_config.eos_token_id
+    return eos[0] if isinstance(eos, list) else (0 if eos is None else eos)
+
+
+@dataclass(slots=True)
+class _Clock(BaseStreamer):
+    """When the prompt went in, and when each token came out."""
+
+    device: torch.device
+    on_token: Callable[[], None]
+    moments: list[float] = field(default_factory=list)
+
+    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002
+        synchronize(self.device)
+        self.moments.append(time.perf_counter())
+        if len(self.moments) > 1:
+            self.on_token()
+
+    def end(self) -> None:
+        """Nothing is left to do."""

@@ -1,0 +1,1 @@
+"""Byte layouts as data: sizes and addresses in plain integers, asserted with an equation."""

@@ -1,0 +1,51 @@
+"""What every backend of `index_store` must get right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from dsa_exec.caches.samples import poisoned_index_k_cache
+from dsa_exec.dispatch.contract import Case, Contract, index, normal
+from dsa_exec.layouts.index_k import IndexKLayout
+
+
+def _store(
+    slots: Sequence[int],
+    *,
+    layout: IndexKLayout | None = None,
+    pages: int = 3,
+    dtype: torch.dtype = torch.float32,
+    zeros: bool = False,
+) -> Callable[[torch.Generator, torch.device], dict[str, Any]]:
+    def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
+        keys = normal(generator, device, len(slots), 128, dtype=dtype)
+        return {
+            "cache": poisoned_index_k_cache(layout or IndexKLayout(), pages, device),
+            "keys": torch.zeros_like(keys) if zeros else keys,
+            "slots": index(device, *slots, dtype=torch.int64),
+        }
+
+    return make
+
+
+_EDGES = (0, 63, 64, 127, 128, 191)
+
+CONTRACT = Contract(
+    op="index_store",
+    cases=(
+        Case("page edges", _store(_EDGES)),
+        Case("one token", _store([130])),
+        Case("no token", _store([])),
+        Case("padding", _store([-1, 5, -1, 7])),
+        Case("bf16 keys", _store([3, 1, 2], dtype=torch.bfloat16)),
+        Case("zeros", _store([3, 1, 2], zeros=True)),
+        Case("pages of one token", _store([2, 0], layout=IndexKLayout(page_tokens=1))),
+        Case("preshuffled", _store(_EDGES, layout=IndexKLayout(order="preshuffled"))),
+        Case("rounded scales", _store(_EDGES, layout=IndexKLayout(pow2_scale=True))),
+        Case("nothing quantised", _store(_EDGES, layout=IndexKLayout("model", element_bytes=4))),
+    ),
+    result=lambda args, _: {"bytes": args["cache"].data.view(torch.uint8)},
+)

@@ -1,0 +1,21 @@
+"""The specification of `mqa_logits`."""
+
+from __future__ import annotations
+
+import torch
+
+from dsa_exec.core.scoring import index_scores
+from dsa_exec.dispatch.backend import Backend
+from dsa_exec.ops.mqa_logits import Call
+
+
+def _run(call: Call) -> torch.Tensor:
+    t, s = call.q.shape[0], call.keys.shape[0]
+    logits = call.q.new_empty(t, s, dtype=torch.float32) if call.out is None else call.out
+    index_scores(call.q, call.keys, call.scales, call.head_weights, logits)
+    positions = torch.arange(s, device=logits.device)
+    hidden = (positions < call.starts[:, None]) | (positions >= call.ends[:, None])
+    return logits.masked_fill_(hidden, -torch.inf)
+
+
+BACKEND = Backend("torch", _run)

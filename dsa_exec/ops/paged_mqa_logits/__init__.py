@@ -1,0 +1,78 @@
+"""Score the keys in the cache for each query row (decode)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dsa_config import settings
+from dsa_exec.caches.index_k_cache import IndexKCache
+from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
+from dsa_exec.core.numerics import E4M3
+from dsa_exec.dispatch.select import run
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The checked arguments of `paged_mqa_logits`."""
+
+    q: torch.Tensor
+    cache: IndexKCache
+    head_weights: torch.Tensor
+    context_lens: torch.Tensor
+    page_table: torch.Tensor
+    max_context_len: int
+    clean: bool
+    out: torch.Tensor | None
+
+
+def paged_mqa_logits(
+    q: torch.Tensor,
+    cache: IndexKCache,
+    head_weights: torch.Tensor,
+    context_lens: torch.Tensor,
+    page_table: torch.Tensor,
+    max_context_len: int,
+    *,
+    clean: bool = True,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Indexer scores of keys in the cache: as `mqa_logits`, column j being position j of the row's request.
+
+    Args:
+        q: e4m3 [b, n, h, d], or float where the cache quantises nothing. n rows a request (next_n).
+        cache: the index-K cache.
+        head_weights: f32 [b * n, h], with the queries' scales folded in (`index_quant`).
+        context_lens: int32 [b, n], how many positions each row sees, from position 0. 0 sees nothing.
+        page_table: int32 [b, pages]. Keys on pages that the cache does not have score -inf.
+        max_context_len: width of the result.
+        clean: write -inf where a row sees nothing. Otherwise those cells are undefined.
+        out: f32 [b * n, max_context_len] to write into, rows as far apart as wanted.
+
+    Returns:
+        f32 [b * n, max_context_len]: `out`, or a new tensor.
+
+    Raises:
+        ArgumentError: a shape, dtype, stride or device that is not as above, or (on the CPU, and elsewhere under
+            `debug_check_indices`) a length beyond the page table or the width. Unchecked, such lengths are cut.
+        UnsupportedCall: no backend takes the call.
+    """
+    args = Arguments("paged_mqa_logits")
+    b, n, _, _ = args.tensor(
+        q, "q", f"b n h {cache.layout.head_dim}", dtype=E4M3 if cache.layout.format == "fp8" else FLOAT_DTYPES
+    )
+    args.device(cache.data, "cache")
+    args.number(max_context_len, "max_context_len", low=0)
+    args.sizes |= {"b*n": b * n, "max_context_len": max_context_len}
+    args.tensor(head_weights, "head_weights", "b*n h", dtype=torch.float32)
+    args.tensor(context_lens, "context_lens", "b n", dtype=torch.int32)
+    _, pages = args.tensor(page_table, "page_table", "b pages", dtype=torch.int32)
+    if out is not None:
+        args.tensor(out, "out", "b*n max_context_len", dtype=torch.float32)
+    checked = settings.debug_check_indices
+    longest = min(max_context_len, pages * cache.layout.page_tokens)
+    args.values(context_lens, "context_lens", low=0, high=longest, on_accelerators=checked)
+    call = Call(q, cache, head_weights, context_lens, page_table, max_context_len, clean, out)
+    logits: torch.Tensor = run("paged_mqa_logits", call, q.device)
+    return logits

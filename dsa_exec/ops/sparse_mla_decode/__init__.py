@@ -1,0 +1,58 @@
+"""Attention over selected slots of the MLA cache (decode)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dsa_exec.caches.mla_cache import MlaCache
+from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
+from dsa_exec.dispatch.select import run
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The checked arguments of `sparse_mla_decode`."""
+
+    q: torch.Tensor
+    cache: MlaCache
+    slots: torch.Tensor
+    sm_scale: float
+    attn_sink: torch.Tensor | None
+
+
+def sparse_mla_decode(
+    q: torch.Tensor,
+    cache: MlaCache,
+    slots: torch.Tensor,
+    *,
+    sm_scale: float,
+    attn_sink: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multi-head latent attention of each query over the slots that it selects, read from the cache as it is stored.
+
+    Args:
+        q: float [t, h, latent_dim + rope_dim]: the query absorbed into latent space, then its RoPE part.
+        cache: the MLA cache.
+        slots: int32 [t, k], each at most once; negative or beyond the cache means none.
+        sm_scale: factor of the scores before the softmax.
+        attn_sink: f32 [h]: one more score in each head's denominator, without a value.
+
+    Returns:
+        out: [t, h, latent_dim], of q's dtype; zeros where a row selects nothing.
+        lse: f32 [t, h], the natural log of the sum of exponentials without the sink; -inf where it selects nothing.
+
+    Raises:
+        ArgumentError: a shape, dtype, stride or device that is not as above.
+        UnsupportedCall: no backend takes the call.
+    """
+    args = Arguments("sparse_mla_decode")
+    args.tensor(q, "q", f"t h {cache.layout.width}", dtype=FLOAT_DTYPES)
+    args.device(cache.data, "cache")
+    args.tensor(slots, "slots", "t k", dtype=torch.int32)
+    if attn_sink is not None:
+        args.tensor(attn_sink, "attn_sink", "h", dtype=torch.float32)
+    call = Call(q, cache, slots, sm_scale, attn_sink)
+    attended: tuple[torch.Tensor, torch.Tensor] = run("sparse_mla_decode", call, q.device)
+    return attended

@@ -1,0 +1,68 @@
+"""What every backend of `sparse_mla_prefill` must get right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dsa_exec.dispatch.contract import Case, Contract, index, normal
+
+Make = Callable[[torch.Generator, torch.device], dict[str, Any]]
+
+
+def _attend(
+    rows: int,
+    heads: int,
+    k: int,
+    *,
+    key_count: int = 90,
+    width: int = 576,
+    d_v: int = 512,
+    dtype: torch.dtype = torch.float32,
+    holes: bool = False,
+    sink: bool = False,
+) -> Make:
+    def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
+        picked = [torch.randperm(max(key_count, k), generator=generator)[:k] for _ in range(rows)]
+        indices = torch.stack(picked).to(torch.int32) if rows else torch.zeros(0, k, dtype=torch.int32)
+        kv = normal(generator, device, key_count, width, dtype=dtype)
+        if holes:
+            indices[(torch.rand(rows, k, generator=generator) < 0.4) | (indices == key_count - 1)] = -1
+            indices[0] = -1
+            hostile = index(torch.device("cpu"), key_count, 2**31 - 1, -(2**31))
+            indices[1, ::2] = hostile.repeat(k)[: indices[1, ::2].numel()]
+            kv[-1] = torch.nan  # what an index of -1 would address; nobody selects it
+        args = {
+            "q": normal(generator, device, rows, heads, width, dtype=dtype),
+            "kv": kv,
+            "indices": indices.to(device),
+            "sm_scale": width**-0.5,
+            "d_v": d_v,
+        }
+        if sink:
+            args["attn_sink"] = normal(generator, device, heads)
+        return args
+
+    return make
+
+
+CONTRACT = Contract(
+    op="sparse_mla_prefill",
+    cases=(
+        Case("ordinary", _attend(3, 16, 64)),
+        Case("one row and one head", _attend(1, 1, 64)),
+        Case("12 heads", _attend(2, 12, 33)),
+        Case("128 heads", _attend(2, 128, 64)),
+        Case("no row", _attend(0, 16, 64)),
+        Case("nothing to select from", _attend(2, 4, 8, key_count=0)),
+        Case("holes and hostile indices", _attend(4, 8, 64, holes=True)),
+        Case("attention sink", _attend(3, 8, 64, sink=True)),
+        Case("sink and holes", _attend(4, 8, 64, holes=True, sink=True)),
+        Case("bf16", _attend(2, 16, 64, dtype=torch.bfloat16), tolerance={"out": 8e-3}),
+        Case("another geometry", _attend(2, 4, 8, width=48, d_v=32)),
+    ),
+    result=lambda _, returned: {"out": returned[0], "lse": returned[1]},
+    tolerance={"out": 2e-6, "lse": 2e-6},
+)

@@ -1,0 +1,108 @@
+"""What every backend of `topk` must get right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from dsa_exec.dispatch.contract import Case, Contract, index, normal
+from dsa_exec.layouts.views import SlotMap
+
+Make = Callable[[torch.Generator, torch.device], dict[str, Any]]
+Scores = Callable[[torch.Generator, torch.device, int, int], torch.Tensor]
+
+
+def _equal(_: torch.Generator, device: torch.device, rows: int, width: int) -> torch.Tensor:
+    return torch.full((rows, width), 0.25, device=device)
+
+
+def _mostly_zero(generator: torch.Generator, device: torch.device, rows: int, width: int) -> torch.Tensor:
+    scores = normal(generator, device, rows, width)
+    return scores.where(normal(generator, device, rows, width) > 1.5, 0.0)
+
+
+def _signed_zeros(generator: torch.Generator, device: torch.device, rows: int, width: int) -> torch.Tensor:
+    return torch.zeros(rows, width, device=device).copysign(normal(generator, device, rows, width))
+
+
+def _ramp(sign: int) -> Scores:
+    def scores(_: torch.Generator, device: torch.device, rows: int, width: int) -> torch.Tensor:
+        return (torch.arange(width, device=device) * sign).float().expand(rows, width).contiguous()
+
+    return scores
+
+
+def _few_values(generator: torch.Generator, device: torch.device, rows: int, width: int) -> torch.Tensor:
+    return normal(generator, device, rows, width).round()
+
+
+def _infinite(generator: torch.Generator, device: torch.device, rows: int, width: int) -> torch.Tensor:
+    scores = normal(generator, device, rows, width)
+    return scores.where(scores < 1, torch.inf).where(scores > -0.5, -torch.inf)
+
+
+def _with_nan(generator: torch.Generator, device: torch.device, rows: int, width: int) -> torch.Tensor:
+    scores = normal(generator, device, rows, width)
+    return scores.where(scores < 0.8, torch.nan)
+
+
+def _pick(
+    lengths: Sequence[int],
+    width: int,
+    k: int,
+    *,
+    starts: Sequence[int] | None = None,
+    scores: Scores = normal,
+    row_stride: int | None = None,
+    to_slots: bool = False,
+) -> Make:
+    def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
+        rows = len(lengths)
+        logits = torch.full((rows, row_stride or width), torch.nan, device=device)[:, :width]
+        logits.copy_(scores(generator, device, rows, width))
+        columns = torch.arange(width, device=device)
+        first = index(device, *(starts or [0] * rows), dtype=torch.int64)[:, None]
+        outside = (columns < first) | (columns >= first + index(device, *lengths)[:, None])
+        logits.masked_fill_(outside, torch.nan)  # what is not cleaned must not be looked at
+        args: dict[str, Any] = {"logits": logits, "lengths": index(device, *lengths), "k": k}
+        if starts is not None:
+            args["row_starts"] = index(device, *starts)
+        if to_slots:
+            table = torch.randperm(64, generator=generator)[:8].reshape(2, 4).to(device, torch.int32)
+            args["slot_map"] = SlotMap(table, 16, index(device, *(row % 2 for row in range(rows))))
+        return args
+
+    return make
+
+
+_LENGTHS = (50, 17, 16, 1, 0)
+
+CONTRACT = Contract(
+    op="topk",
+    cases=(
+        Case("ragged", _pick(_LENGTHS, 50, 16)),
+        Case("windows", _pick((20, 17, 0, 5), 50, 16, starts=(0, 33, 50, 45))),
+        Case("one row", _pick((300,), 300, 64)),
+        Case("no row", _pick((), 50, 16)),
+        Case("no column", _pick((0, 0), 0, 16)),
+        Case("fewer columns than k", _pick((5, 3), 5, 16)),
+        Case("as many columns as k", _pick((16, 15), 16, 16)),
+        Case("all equal", _pick(_LENGTHS, 50, 16, scores=_equal)),
+        Case("mostly zero", _pick(_LENGTHS, 50, 16, scores=_mostly_zero)),
+        Case("zeros of both signs", _pick(_LENGTHS, 50, 16, scores=_signed_zeros)),
+        Case("a rising ramp", _pick(_LENGTHS, 50, 16, scores=_ramp(1))),
+        Case("a falling ramp", _pick(_LENGTHS, 50, 16, scores=_ramp(-1))),
+        Case("few values", _pick((300, 299), 300, 64, scores=_few_values)),
+        Case("infinities", _pick((300, 40), 300, 64, scores=_infinite)),
+        Case("NaN within the window", _pick((300, 40), 300, 64, scores=_with_nan)),
+        Case("negative and overlong lengths", _pick((-5, 99, 2**31 - 1), 50, 16, starts=(3, 2, 1))),
+        Case("rows of another stride", _pick(_LENGTHS, 50, 16, row_stride=67)),
+        Case("slots", _pick(_LENGTHS, 50, 16, to_slots=True)),
+        Case("slots beyond the table", _pick((80, 70), 80, 32, to_slots=True)),
+        Case("k of 1", _pick(_LENGTHS, 50, 1)),
+        Case("the usual k", _pick((2500, 2049, 2048), 2500, 2048, scores=_few_values)),
+    ),
+    result=lambda _, returned: {"positions": returned},
+)

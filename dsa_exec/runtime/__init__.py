@@ -1,0 +1,1 @@
+"""What a forward step needs beside the tensors: lengths, windows, metadata."""

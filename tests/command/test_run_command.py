@@ -1,0 +1,195 @@
+"""`dsa run`: a model reads a text and continues it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from tiny_checkpoints import save_tiny
+
+import dsa_exec
+from dsa_exec.cli.show_report import printable, size
+
+SCHEMA = Path(dsa_exec.__file__).parents[1] / "schemas" / "run.schema.json"
+UNQUANTISED = {"SGLANG_DSA_INDEX_K_FORMAT": "model", "SGLANG_DSA_KV_FORMAT": "model"}
+TEXT = "The quick brown fox jumps over the lazy dog. " * 6
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A tiny checkpoint of a model type, saved once."""
+    return functools.cache(lambda kind: save_tiny(tmp_path_factory.mktemp(kind), kind))
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT)
+    return file
+
+
+def test_the_shipped_model_reads_the_shipped_text(dsa):
+    """No arguments: text, then settings, backends with reasons, logits, stages and agreement."""
+    done = dsa("run", "--max-new-tokens", "4")
+    assert done.code == 0, done.err
+    for part in (
+        "settings: all at their defaults",
+        "sparse_mla_decode",
+        "auto: the only backend",
+        "logits: ",
+        "in 1 chunk, budget",
+        "prefill",
+        "against plain transformers: ",
+        "% of selected positions in common",
+    ):
+        assert part in done.out
+    assert done.err == ""
+
+
+def test_the_report_as_json(dsa, text):
+    """One document that its schema describes, with every number of the text report."""
+    done = dsa(
+        "run", "--prompt", text, "--max-new-tokens", "5", "--json", SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES="20000"
+    )
+    assert done.code == 0, done.err
+    report = done.json
+    Draft202012Validator(json.loads(SCHEMA.read_text())).validate(report)
+    assert report["prompt"] == str(text)
+    assert report["prompt_tokens"] == len(TEXT)
+    assert len(report["tokens"]) == 5
+    assert [it["name"] for it in report["settings"]] == ["mqa_logits_max_chunk_bytes"]
+    assert {it["op"] for it in report["backends"]} == {
+        "index_gather",
+        "index_quant",
+        "index_select",
+        "index_store",
+        "kv_gather",
+        "kv_store",
+        "mqa_logits",
+        "paged_mqa_logits",
+        "sparse_mla_decode",
+        "sparse_mla_prefill",
+        "topk",
+    }
+    logits = report["logits"]
+    assert logits["budget_bytes"] == logits["cap_bytes"] == 20000
+    # 270 keys in pages of 64 are 320 columns for decode; prefill scores the 270 that there are.
+    assert (logits["rows"], logits["row_bytes"]) == (270, 1080)
+    assert logits["chunks"] == 15
+    assert [it["name"] for it in report["stages"]][-3:] == ["prefill", "decode", "compare"]
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v32", "glm_moe_dsa"])
+def test_unquantised_formats_give_the_tokens_of_plain_transformers(dsa, checkpoint, text, kind):
+    """A checkpoint from a folder, without a tokenizer: bytes as tokens, and token for token the same."""
+    done = dsa("run", "--model", checkpoint(kind), "--prompt", text, "--json", **UNQUANTISED)
+    assert done.code == 0, done.err
+    report = done.json
+    assert report["tokens"] == report["agreement"]["plain_tokens"]
+    assert report["agreement"]["same_tokens"] is True
+    assert report["agreement"]["first_divergence"] is None
+    assert report["agreement"]["selected_in_common"] == 1.0
+    assert report["notes"] == ["the checkpoint has no tokenizer: the text's bytes are used as tokens"]
+
+
+def test_standard_input_and_no_comparison(dsa):
+    """`--prompt -` reads standard input; --no-compare leaves plain transformers out."""
+    done = dsa("run", "--prompt", "-", "--max-new-tokens", "1", "--no-compare", "--json", stdin=TEXT)
+    assert done.code == 0, done.err
+    assert done.json["prompt"] == "standard input"
+    assert done.json["agreement"] is None
+    assert not [it for it in done.json["stages"] if "plain" in it["name"]]
+
+
+def test_a_named_backend_is_reported(dsa, text):
+    """The report tells that the setting names it."""
+    done = dsa(
+        "run", "--prompt", text, "--max-new-tokens", "2", "--no-compare", "--json", SGLANG_DSA_TOPK_BACKEND="torch"
+    )
+    (topk,) = (it for it in done.json["backends"] if it["op"] == "topk")
+    assert (topk["backend"], topk["choice"], topk["why"]) == ("torch", "torch", "topk_backend names it")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"\xff\xfe\x00", "is not UTF-8 text: invalid start byte at byte 0"),
+        (b" \n", "holds no text"),
+        (b"x" * 8192, "8192 tokens and 32 new ones are more than the model's 8192 positions"),
+    ],
+)
+def test_a_bad_prompt_is_one_sentence(dsa, expect_sentence, tmp_path, content, words):
+    """A missing, binary, empty or overlong text: which file, and what is wrong with it."""
+    file = tmp_path / "prompt"
+    if content is not None:
+        file.write_bytes(content)
+    expect_sentence(dsa("run", "--prompt", file), str(file), words)
+
+
+def test_a_folder_as_prompt(dsa, expect_sentence, tmp_path):
+    """What cannot be read as a file is told."""
+    expect_sentence(dsa("run", "--prompt", tmp_path), "Is a directory")
+
+
+def test_a_bad_checkpoint_is_one_sentence(dsa, expect_sentence, checkpoint, tmp_path):
+    """A truncated file: which folder, and what is wrong. Every other kind of damage: tests of load_checkpoint."""
+    for file in checkpoint("deepseek_v32").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:100_000])
+    expect_sentence(dsa("run", "--model", tmp_path), str(tmp_path), "the weights cannot be loaded")
+
+
+def test_a_format_that_the_geometry_does_not_fit(dsa, expect_sentence, text, tmp_path):
+    """The sentence names the setting that would make it run."""
+    save_tiny(tmp_path, "deepseek_v32", kv_lora_rank=96)
+    done = dsa("run", "--model", tmp_path, "--prompt", text, "--no-compare")
+    expect_sentence(done, "kv_lora_rank is 96", "kv_format=model")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_bad_device_is_one_sentence(dsa, expect_sentence, device):
+    """A device that torch does not have or know."""
+    expect_sentence(dsa("run", "--device", device), f"--device {device}")
+
+
+def test_too_few_new_tokens(dsa):
+    """At least one token must be asked for."""
+    done = dsa("run", "--max-new-tokens", "0")
+    assert done.code == 2
+    assert "'--max-new-tokens'" in done.err
+
+
+def test_interrupted():
+    """Ctrl-C ends the command with 130 and a word, wherever it is."""
+    command = [sys.executable, "-c", "from dsa_exec.cli import main; main()", "run", "--max-new-tokens", "4000"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(5)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert err.strip().endswith("dsa: interrupted")
+    assert "Traceback" not in err
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    """Text of a model is shown with control characters made visible."""
+    assert printable("a\x1b[31mb\n\tc\x07") == "a\N{REPLACEMENT CHARACTER}[31mb\n\tc\N{REPLACEMENT CHARACTER}"
+
+
+def test_sizes_for_people():
+    """Bytes in the unit that fits."""
+    assert [size(n) for n in (0, 1023, 1024, 5 * 2**20, 3 * 2**30, 2**50)] == [
+        "0 bytes",
+        "1023 bytes",
+        "1.0 KiB",
+        "5.0 MiB",
+        "3.0 GiB",
+        "1024.0 TiB",
+    ]

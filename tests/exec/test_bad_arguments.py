@@ -1,0 +1,159 @@
+"""What an op is not made for is an error that names the argument, what came and what is wanted."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+
+import dsa_exec
+from dsa_config import settings
+from dsa_exec.caches.samples import random_index_k_cache, random_mla_cache
+from dsa_exec.core.checks import Arguments
+from dsa_exec.core.errors import ArgumentError, DeviceError, DtypeError, RangeError, ShapeError, StrideError
+from dsa_exec.layouts.index_k import IndexKLayout
+from dsa_exec.layouts.mla_kv import MlaLayout
+
+CPU = torch.device("cpu")
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def good(op: str) -> dict[str, object]:
+    """The arguments of the first case of the op's contract."""
+    return importlib.import_module(f"dsa_exec.ops.{op}.contract").CONTRACT.cases[0].make(generator(), CPU)
+
+
+def expect_error(error: type[Exception], words: str, op: str, **changes) -> None:
+    with pytest.raises(error, match=rf"^{op}: {words}"):
+        getattr(dsa_exec, op)(**{**good(op), **changes})
+
+
+def ints(*numbers: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=dtype)
+
+
+WRONG = [
+    ("index_quant", ShapeError, r"q has shape \[5, 128\]; wanted \[t, h, 128\]", {"q": torch.zeros(5, 128)}),
+    ("index_quant", ShapeError, r"q has shape \[5, 32, 64\], with 64 at", {"q": torch.zeros(5, 32, 64)}),
+    ("index_quant", ShapeError, r"weights has shape \[5, 31\].*h=32", {"weights": torch.zeros(5, 31)}),
+    ("index_quant", DtypeError, "q is int32; wanted float32 or", {"q": torch.zeros(5, 32, 128, dtype=torch.int32)}),
+    ("index_quant", DtypeError, "q is list; wanted a tensor of", {"q": [1.0]}),
+    ("index_quant", StrideError, r"q has strides .*\.contiguous\(\)", {"q": torch.zeros(5, 128, 32).transpose(1, 2)}),
+    ("index_quant", DeviceError, "weights is on meta; wanted cpu", {"weights": torch.zeros(5, 32, device="meta")}),
+    ("index_store", ShapeError, r"slots has shape \[2\]", {"slots": ints(0, 1)}),
+    ("index_store", DtypeError, "slots is float32; wanted int32 or int64", {"slots": torch.zeros(6)}),
+    ("index_store", RangeError, r"slots holds 192 at \[5\]; wanted -1 to 191", {"slots": ints(0, 1, 2, 3, 4, 192)}),
+    ("index_store", RangeError, r"slots holds -2 at \[1\]", {"slots": ints(0, -2, 2, 3, 4, 5)}),
+    ("index_gather", DtypeError, "page_table is int64", {"page_table": torch.zeros(3, 2, dtype=torch.int64)}),
+    ("index_gather", ShapeError, "seq_lens has shape", {"seq_lens": ints(1)}),
+    ("index_gather", RangeError, r"seq_lens holds -1 at \[0\]", {"seq_lens": ints(-1, 0, 0), "total_tokens": None}),
+    ("index_gather", RangeError, "total_tokens is 7; wanted 199, the sum", {"total_tokens": 7}),
+    ("mqa_logits", DtypeError, "scales is None; wanted scales with e4m3 keys", {"scales": None}),
+    ("mqa_logits", DtypeError, "keys is float32; wanted float8_e4m3fn", {"keys": torch.zeros(14, 128)}),
+    ("mqa_logits", ShapeError, "scales has shape", {"scales": torch.zeros(13)}),
+    ("mqa_logits", ShapeError, "head_weights has shape", {"head_weights": torch.zeros(5, 31)}),
+    ("mqa_logits", RangeError, r"ends holds 15 at \[4\]; wanted 0 to 14", {"ends": ints(8, 9, 10, 13, 15)}),
+    ("mqa_logits", RangeError, r"starts holds -1 at \[0\]", {"starts": ints(-1, 0, 0, 10, 10)}),
+    ("mqa_logits", ShapeError, "starts has shape", {"starts": ints(0)}),
+    ("mqa_logits", ShapeError, "out has shape", {"out": torch.zeros(5, 15)}),
+    ("paged_mqa_logits", ShapeError, "context_lens has shape", {"context_lens": ints(70, 128, 1)}),
+    ("paged_mqa_logits", RangeError, "context_lens holds 129", {"context_lens": ints(70, 129, 1)[:, None]}),
+    ("paged_mqa_logits", RangeError, "max_context_len is -1", {"max_context_len": -1}),
+    ("paged_mqa_logits", ShapeError, "page_table has shape", {"page_table": torch.zeros(2, 2, dtype=torch.int32)}),
+    ("paged_mqa_logits", ShapeError, r"out has shape", {"out": torch.zeros(3, 5)}),
+    ("topk", DtypeError, "logits is float64", {"logits": torch.zeros(5, 50, dtype=torch.float64)}),
+    ("topk", DtypeError, "lengths is int64", {"lengths": torch.zeros(5, dtype=torch.int64)}),
+    ("topk", ShapeError, "lengths has shape", {"lengths": ints(1, 2)}),
+    ("topk", StrideError, "logits has strides", {"logits": torch.zeros(50, 5).T}),
+    ("topk", RangeError, "k is 0; wanted an integer from 1 to 4096", {"k": 0}),
+    ("topk", RangeError, "k is 4097", {"k": 4097}),
+    ("topk", RangeError, "k is 2.0", {"k": 2.0}),
+    ("topk", RangeError, r"row_starts holds 51 at \[0\]", {"row_starts": ints(51, 0, 0, 0, 0)}),
+    (
+        "topk",
+        RangeError,
+        r"slot_map.request_of_row holds 1 at \[4\]; wanted 0 to 0",
+        {"slot_map": dsa_exec.SlotMap(torch.zeros(1, 4, dtype=torch.int32), 16, ints(0, 0, 0, 0, 1))},
+    ),
+    ("index_select", DtypeError, "keys is NoneType; wanted GatheredKeys or PagedKeys", {"keys": None}),
+    ("index_select", ShapeError, "q has shape", {"q": torch.zeros(5, 32)}),
+    ("index_select", ShapeError, "head_weights has shape", {"head_weights": torch.zeros(2, 32)}),
+    ("kv_store", ShapeError, "latent has shape", {"latent": torch.zeros(6, 511)}),
+    ("kv_store", DtypeError, "rope is bfloat16; wanted float32", {"rope": torch.zeros(6, 64, dtype=torch.bfloat16)}),
+    ("kv_store", RangeError, "slots holds 192", {"slots": ints(0, 1, 2, 3, 4, 192)}),
+    ("kv_gather", DtypeError, "dtype is torch.int8", {"dtype": torch.int8}),
+    ("sparse_mla_prefill", ShapeError, "kv has shape", {"kv": torch.zeros(90, 575)}),
+    ("sparse_mla_prefill", DtypeError, "kv is bfloat16", {"kv": torch.zeros(90, 576, dtype=torch.bfloat16)}),
+    ("sparse_mla_prefill", DtypeError, "indices is int64", {"indices": torch.zeros(3, 64, dtype=torch.int64)}),
+    ("sparse_mla_prefill", RangeError, "d_v is 577; wanted an integer from 1 to 576", {"d_v": 577}),
+    ("sparse_mla_prefill", ShapeError, "attn_sink has shape", {"attn_sink": torch.zeros(15)}),
+    ("sparse_mla_decode", ShapeError, "q has shape", {"q": torch.zeros(3, 16, 512)}),
+    ("sparse_mla_decode", ShapeError, "slots has shape", {"slots": torch.zeros(2, 64, dtype=torch.int32)}),
+    ("sparse_mla_decode", ShapeError, "attn_sink has shape", {"attn_sink": torch.zeros(15)}),
+]
+
+
+@pytest.mark.parametrize(("op", "error", "words", "changes"), WRONG)
+def test_the_error_names_argument_value_and_want(op, error, words, changes):
+    """Each op refuses what it is not made for, before it computes anything."""
+    expect_error(error, words, op, **changes)
+
+
+def test_a_bad_slot_writes_nothing():
+    """An error in one slot leaves the whole cache as it was."""
+    args = good("index_store")
+    before = args["cache"].data.clone()
+    with pytest.raises(RangeError):
+        dsa_exec.index_store(args["cache"], args["keys"], ints(0, 1, 2, 3, 4, 999))
+    assert torch.equal(args["cache"].data, before)
+
+
+def test_a_cache_on_another_device_is_named():
+    """The cache counts among the arguments whose devices must agree."""
+    meta = dsa_exec.IndexKCache(torch.zeros(1, 8448, dtype=torch.uint8, device="meta"), IndexKLayout())
+    with pytest.raises(DeviceError, match="keys is on cpu; wanted meta, where cache is"):
+        dsa_exec.index_store(meta, torch.zeros(1, 128), ints(0))
+
+
+def test_one_wide_tensors_have_no_stride_to_be_wrong():
+    """A last dimension of one element may have any stride."""
+    args = Arguments("op")
+    assert args.tensor(torch.zeros(3, 4).T[:, :1], "x", "a b", dtype=torch.float32) == (4, 1)
+
+
+def test_accelerators_are_checked_only_on_demand():
+    """Index values are looked at on the CPU always, elsewhere only if asked, because it means waiting."""
+    args = Arguments("op")
+    elsewhere = torch.zeros(3, dtype=torch.int32, device="meta")
+    args.values(elsewhere, "x", low=5, high=6, on_accelerators=False)
+    assert args.total(elsewhere, "x", 12, on_accelerators=False) == 12
+    with pytest.raises((RangeError, NotImplementedError, RuntimeError)):
+        args.values(elsewhere, "x", low=5, high=6, on_accelerators=True)
+    with pytest.raises(RangeError):
+        args.values(ints(3), "x", low=5, high=6, on_accelerators=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_debug_check_indices_checks_on_the_gpu():
+    """Off, a bad slot writes nothing; on, it is an error."""
+    cuda = torch.device("cuda")
+    cache = random_index_k_cache(generator(), IndexKLayout(), 1, cuda)
+    before = cache.data.clone()
+    key, slot = torch.zeros(1, 128, device=cuda), torch.tensor([64], device=cuda)
+    dsa_exec.index_store(cache, key, slot)
+    assert torch.equal(cache.data, before)
+    with settings.override(debug_check_indices=True), pytest.raises(RangeError, match="slots holds 64"):
+        dsa_exec.index_store(cache, key, slot)
+
+
+def test_errors_share_bases():
+    """One except clause catches every argument error, and ValueError does too."""
+    for kind in (ShapeError, DtypeError, StrideError, DeviceError, RangeError):
+        assert issubclass(kind, ArgumentError)
+        assert issubclass(kind, ValueError)
+    assert random_mla_cache(generator(), MlaLayout(), 1, CPU).slots == 64

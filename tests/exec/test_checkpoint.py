@@ -1,0 +1,120 @@
+"""Loading a checkpoint: whole, or a sentence that names the file and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import save_tiny
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from dsa_exec.integrations.transformers import CheckpointError, load_checkpoint
+from dsa_exec.integrations.transformers.bytes_tokenizer import BytesTokenizer
+
+CPU = torch.device("cpu")
+WRONG_SHAPE = r"the wrong shape for \S+indexer\S+ \(\[.*\] in the file, \[.*\] by config.json\) and"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("original"), "deepseek_v32")
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return Path(shutil.copytree(original, tmp_path / "checkpoint"))
+
+
+def change_config(folder: Path, **values) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def drop_tensors(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "layers.1.self_attn.indexer.w" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write(name: str, text: str):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def remove(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (truncate, "the weights cannot be loaded: "),
+        (remove("model.safetensors"), "the weights cannot be loaded: OSError"),
+        (drop_tensors, "the checkpoint lacks model.layers.1.self_attn.indexer.weights_proj.weight and 2 more"),
+        (lambda folder: change_config(folder, index_head_dim=64), WRONG_SHAPE),
+        (
+            lambda folder: change_config(folder, model_type="llama"),
+            "model_type is 'llama'; deepseek_v32 and glm_moe_dsa",
+        ),
+        (lambda folder: change_config(folder, model_type=None), "model_type is None"),
+        (lambda folder: change_config(folder, hidden_size="big"), "is not a configuration of deepseek_v32"),
+        (write("config.json", "{"), "is not a JSON object"),
+        (write("config.json", "[]"), "is not a JSON object"),
+        (remove("config.json"), "has no config.json"),
+        (write("tokenizer.json", "{"), "the tokenizer cannot be loaded"),
+    ],
+)
+def test_damage_is_told_in_a_sentence(folder, damage, words):
+    """Truncated, incomplete, foreign or damaged: one line that names the folder or file."""
+    damage(folder)
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(folder))}.*({words})") as caught:
+        load_checkpoint(folder, CPU)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "words"), [("nowhere", "there is no such folder"), ("file", "is a file; wanted")])
+def test_what_is_no_folder(tmp_path, name, words):
+    """A path that is not there, or is a file."""
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(tmp_path / name, CPU)
+
+
+def test_without_a_tokenizer_bytes_are_tokens(folder, tmp_path):
+    """A vocabulary of at least 256 can be bytes, which the notes say; a smaller one cannot."""
+    loaded = load_checkpoint(folder, CPU)
+    assert isinstance(loaded.tokenizer, BytesTokenizer)
+    assert "bytes are used as tokens" in loaded.notes[0]
+    small = save_tiny(tmp_path / "small", "deepseek_v32", vocab_size=255)
+    with pytest.raises(CheckpointError, match="has no tokenizer, and vocab_size 255 is too small"):
+        load_checkpoint(small, CPU)
+
+
+def test_the_checkpoints_own_tokenizer_is_used(folder):
+    """A tokenizer that lies beside the weights is loaded, and nothing is noted."""
+    words = Tokenizer(WordLevel({"[UNK]": 0, "sparse": 1, "attention": 2}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
+    loaded = load_checkpoint(folder, CPU)
+    assert loaded.tokenizer.encode("sparse") == [1]
+    assert loaded.notes == ()
+
+
+def test_bytes_and_back():
+    """Text survives; halves of characters and tokens that are no bytes are shown or left out, never an error."""
+    tokenizer = BytesTokenizer()
+    text = "grüße \N{SNOWMAN}"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode([0xE2, 0x98]) == "\N{REPLACEMENT CHARACTER}"
+    assert tokenizer.decode([65, 300, 66]) == "AB"
+    assert tokenizer.decode([65, 300, 66], skip_special_tokens=False) == "A<300>B"

@@ -1,0 +1,186 @@
+"""Choosing a backend: by name without falling back, or by itself with every refusal in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dsa_exec
+from dsa_config import BadValue, settings
+from dsa_exec import record_calls, topk
+from dsa_exec.core.errors import UnsupportedCall
+from dsa_exec.core.hardware import Capabilities, capabilities
+from dsa_exec.dispatch import registry, select
+from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.registry import backends, op_names
+
+LOGITS = torch.tensor([[1.0, 3.0, 2.0]])
+LENGTHS = torch.tensor([3], dtype=torch.int32)
+
+
+@pytest.fixture
+def picky(monkeypatch):
+    """A backend that comes before torch and refuses more than one row."""
+
+    def refuses(call, hw: Capabilities) -> str | None:
+        rows = call.logits.shape[0]
+        return f"rows={rows} on {hw.device_type}: this kernel takes one" if rows > 1 else None
+
+    backend = Backend("picky", backends("topk")["torch"].run, refuses, rank=1)
+    monkeypatch.setattr(select, "backends", lambda op: {"picky": backend, **registry.backends(op)})
+    monkeypatch.setattr("dsa_config.declarations.backends.backend_names", lambda op: ("picky", "torch"))
+    monkeypatch.setattr(select, "_said", set())
+    return backend
+
+
+def two_rows() -> torch.Tensor:
+    return topk(LOGITS.expand(2, 3).contiguous(), LENGTHS.expand(2).contiguous(), 2)
+
+
+def test_auto_takes_the_first_that_does_not_refuse(picky):
+    """The order is by rank; the decision tells why."""
+    with record_calls() as trace:
+        topk(LOGITS, LENGTHS, 2)
+        two_rows()
+    (first, _), (second, _) = trace.decisions.values()
+    assert (first.backend.name, first.why) == ("picky", "auto: the first choice here")
+    assert second.backend.name == "torch"
+    assert "picky refuses: rows=2 on" in second.why
+
+
+def test_auto_says_once_that_it_falls_back(picky, caplog):
+    """One warning for the same refusal, however many calls; every decision under debug_log_decisions."""
+    with caplog.at_level(logging.INFO, "dsa_exec.dispatch"):
+        two_rows()
+        two_rows()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "topk falls back to torch (auto: picky refuses: rows=2" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "dsa_exec.dispatch"), settings.override(debug_log_decisions=True):
+        two_rows()
+        two_rows()
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+
+
+def test_a_named_backend_never_falls_back(picky):
+    """The refusal is the error, with the value in it."""
+    with settings.override(topk_backend="picky"):
+        assert topk(LOGITS, LENGTHS, 2).tolist() == [[1, 2]]
+        with pytest.raises(UnsupportedCall, match=r"topk: picky: rows=2 on \w+: this kernel takes one .*=picky"):
+            two_rows()
+
+
+def test_the_choice_is_read_on_every_call(picky, monkeypatch):
+    """Environment, set and override each change the backend of the next call."""
+
+    def used() -> str:
+        with record_calls() as trace:
+            topk(LOGITS, LENGTHS, 2)
+        ((_, name),) = trace.decisions
+        return name
+
+    names = [used()]
+    monkeypatch.setenv("SGLANG_DSA_TOPK_BACKEND", "torch")
+    names.append(used())
+    settings.set(topk_backend="picky")
+    names.append(used())
+    with settings.override(topk_backend="torch"):
+        names.append(used())
+    names.append(used())
+    assert names == ["picky", "torch", "picky", "torch", "picky"]
+
+
+def test_when_all_refuse_every_refusal_is_told(monkeypatch):
+    """The error names each backend with its sentence."""
+    never = Backend("never", lambda call: None, lambda call, hw: "k=2 is not its number")
+    monkeypatch.setattr(select, "backends", lambda op: {"never": never, "nor": dataclasses.replace(never, name="nor")})
+    with pytest.raises(UnsupportedCall, match="topk: never: k=2 is not its number; nor: k=2") as caught:
+        topk(LOGITS, LENGTHS, 2)
+    assert caught.value.refusals == (("never", "k=2 is not its number"), ("nor", "k=2 is not its number"))
+
+
+def test_an_unknown_backend_is_a_bad_value(monkeypatch):
+    """A name without a file is refused where it is given, with the names that there are."""
+    with pytest.raises(BadValue, match="one of auto, torch"):
+        settings.override(topk_backend="deep_gem")
+    monkeypatch.setenv("SGLANG_DSA_TOPK_BACKEND", "tortch")
+    with pytest.raises(BadValue, match="^SGLANG_DSA_TOPK_BACKEND='tortch'.* did you mean torch"):
+        topk(LOGITS, LENGTHS, 2)
+
+
+def test_every_op_is_found_with_its_specification():
+    """Eleven ops, each with a torch backend."""
+    assert len(op_names()) == 11
+    assert all("torch" in backends(op) for op in op_names())
+
+
+def test_a_backend_is_one_file(tmp_path):
+    """A file dropped beside an op is found, allowed by the setting and used, with no other edit."""
+    root = Path(dsa_exec.__file__).parent.parent
+    for package in ("dsa_config", "dsa_exec"):
+        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "dsa_exec/ops/topk/on_copycat.py").write_text(
+        "from dsa_exec.dispatch.backend import Backend\n"
+        "from dsa_exec.ops.topk.on_torch import BACKEND as TORCH\n"
+        "BACKEND = Backend('copycat', TORCH.run, rank=1)\n"
+    )
+    (tmp_path / "dsa_exec/ops/kv_store/on_broken.py").write_text("import no_such_module\n")
+    program = (
+        "import torch, dsa_exec\n"
+        "from dsa_config import settings\n"
+        "settings.set(topk_backend='copycat')\n"
+        "with dsa_exec.record_calls() as trace:\n"
+        "    dsa_exec.topk(torch.ones(1, 3), torch.tensor([3], dtype=torch.int32), 2)\n"
+        "print(list(trace.decisions))\n"
+        "from dsa_exec.dispatch.registry import backends\n"
+        "try:\n"
+        "    backends('kv_store')\n"
+        "except ModuleNotFoundError as error:\n"
+        "    print('broken:', error.name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.stdout == "[('topk', 'copycat')]\nbroken: no_such_module\n", done.stderr
+
+
+def test_a_backend_is_named_after_its_file(monkeypatch):
+    """A BACKEND of another name than its file would be selected under one name and reported under another."""
+    from dsa_exec.ops.topk import on_torch
+
+    monkeypatch.setattr(on_torch, "BACKEND", dataclasses.replace(on_torch.BACKEND, name="other"))
+    registry.backends.cache_clear()
+    try:
+        with pytest.raises(AttributeError, match="BACKEND is named 'other'; wanted 'torch'"):
+            backends("topk")
+    finally:
+        monkeypatch.undo()
+        registry.backends.cache_clear()
+
+
+def test_capabilities_of_this_machine():
+    """The facts are those of torch, and are the same object every time."""
+    cpu = capabilities(torch.device("cpu"))
+    assert (cpu.device_type, cpu.arch, cpu.torch_version) == ("cpu", "cpu", torch.__version__)
+    assert capabilities(torch.device("cpu")) is cpu
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        assert capabilities(torch.device("cuda", 0)).arch == f"sm{major}{minor}"
+
+
+def test_traces_nest_and_do_not_leak():
+    """The inner trace gets the inner calls; after the block nothing is recorded."""
+    with record_calls() as outer:
+        with record_calls() as inner:
+            topk(LOGITS, LENGTHS, 2)
+        assert len(inner.decisions) == 1
+        assert not outer.decisions
+    topk(LOGITS, LENGTHS, 2)
+    assert not outer.decisions

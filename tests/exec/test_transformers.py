@@ -1,0 +1,278 @@
+"""Our indexer, attention and caches in transformers' models: the same tokens, nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles.fake_quant import fake_quantised
+from transformers import AutoModelForCausalLM, DeepseekV32Config, DynamicCache, GlmMoeDsaConfig, LlamaConfig
+
+from dsa_config import settings
+from dsa_exec.core.errors import LayoutError, RangeError, UnsupportedCall
+from dsa_exec.integrations.transformers import DsaCache, attached, load_tiny
+from dsa_exec.integrations.transformers.greedy import agreement, continue_greedily
+
+TINY = {
+    "vocab_size": 256,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "moe_intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "n_shared_experts": 1,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 64,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 32,
+    "index_n_heads": 32,
+    "index_head_dim": 128,
+    "index_topk": 48,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+CONFIGS = {
+    "deepseek_v32": lambda **changes: DeepseekV32Config(**{**TINY, "num_hidden_layers": 2, **changes}),
+    "glm_moe_dsa": lambda **changes: GlmMoeDsaConfig(
+        **{**TINY, "num_hidden_layers": 4, "indexer_types": ["full", "shared", "full", "shared"], **changes}
+    ),
+}
+UNQUANTISED = {"index_k_format": "model", "kv_format": "model"}
+PROMPT = 150  # more than index_topk, more than two pages
+NEW = 12
+
+
+def build(kind: str, **changes):
+    """A tiny model. Embeddings and head are wide, so that the likeliest token is a clear one; layers are narrow, so
+    that a rounding difference in one does not grow into another selection in the next.
+    """
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind](**changes))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.06 if "layers" in name else 0.15, generator=generator)
+    return model.eval()
+
+
+@pytest.fixture(params=list(CONFIGS))
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def model(kind):
+    return build(kind)
+
+
+def prompt(seed: int, length: int = PROMPT) -> list[int]:
+    return torch.randint(1, 256, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def ours(model, tokens, new=NEW):
+    with attached(model):
+        cache = DsaCache.for_model(model, max_tokens=len(tokens) + new)
+        return continue_greedily(model, tokens, new, cache=cache)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_quantised_gives_the_tokens_of_plain_transformers(model, seed):
+    """Formats `model`: token for token, with logits equal to rounding and the same selection."""
+    plain = continue_greedily(model, prompt(seed), NEW)
+    with settings.override(**UNQUANTISED):
+        agreed = agreement(plain, ours(model, prompt(seed)))
+    assert agreed.first_divergence is None
+    assert agreed.selected_in_common == 1.0
+    assert agreed.largest_logit_difference < 1e-4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fp8_gives_the_tokens_of_the_fake_quantised_oracle(model, seed):
+    """Formats `fp8`: token for token what plain transformers gives on rounded index vectors and latents."""
+    with fake_quantised(model):
+        oracle = continue_greedily(model, prompt(seed), NEW)
+    agreed = agreement(oracle, ours(model, prompt(seed)))
+    assert agreed.first_divergence is None
+    assert agreed.selected_in_common > 0.999
+    assert agreed.largest_logit_difference < 1e-2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_layer_of_fp8_agrees_with_the_oracle_to_rounding(kind, seed):
+    """With one layer nothing is quantised that an earlier layer has rounded another way: logits agree to f32."""
+    one = {"num_hidden_layers": 1} | ({"indexer_types": ["full"]} if kind == "glm_moe_dsa" else {})
+    model = build(kind, **one)
+    with fake_quantised(model):
+        oracle = continue_greedily(model, prompt(seed), NEW)
+    agreed = agreement(oracle, ours(model, prompt(seed)))
+    assert (agreed.first_divergence, agreed.selected_in_common) == (None, 1.0)
+    assert agreed.largest_logit_difference < 1e-5
+
+
+def test_fp8_differs_from_the_unquantised_model_and_the_report_sees_it(model):
+    """Against the unquantised model fp8 selects mostly the same and gives other logits; the comparison shows both."""
+    plain = continue_greedily(model, prompt(0), NEW)
+    agreed = agreement(plain, ours(model, prompt(0)))
+    assert 0.8 < agreed.selected_in_common < 1.0
+    assert agreed.largest_logit_difference > 1e-3
+
+
+@pytest.mark.parametrize("formats", [UNQUANTISED, {}], ids=["model", "fp8"])
+def test_chunks_fusion_and_debugging_do_not_change_the_tokens(model, formats):
+    """A budget of a few rows, the transform apart, and index checks leave tokens and logits to the bit as they are."""
+    with settings.override(**formats):
+        whole = ours(model, prompt(1))
+        with settings.override(mqa_logits_max_chunk_bytes=5000, fuse_topk=False, debug_check_indices=True):
+            parts = ours(model, prompt(1))
+    assert whole.tokens == parts.tokens
+    assert torch.equal(whole.logits, parts.logits)
+
+
+def test_a_batch_with_left_padding(model):
+    """Padding is not stored and not seen: each request gets the tokens of transformers."""
+    tokens = torch.tensor([prompt(2), prompt(3)])
+    mask = torch.ones_like(tokens)
+    tokens[1, :37] = mask[1, :37] = 0
+    plain = model.generate(tokens, attention_mask=mask, max_new_tokens=NEW, do_sample=False)
+    with settings.override(**UNQUANTISED), attached(model):
+        cache = DsaCache.for_model(model, max_tokens=PROMPT + NEW, batch_size=2)
+        got = model.generate(tokens, attention_mask=mask, max_new_tokens=NEW, do_sample=False, past_key_values=cache)
+    assert torch.equal(plain, got)
+
+
+def test_a_prompt_in_parts(model):
+    """Two prefills, the second with a past, then decode: the logits of one prefill."""
+    tokens = torch.tensor([prompt(4)])
+    with torch.no_grad(), settings.override(**UNQUANTISED):
+        whole = model(tokens).logits
+        with attached(model):
+            cache = DsaCache.for_model(model, max_tokens=PROMPT)
+            parts = [tokens[:, :70], tokens[:, 70:-1], tokens[:, -1:]]
+            logits = torch.cat([model(part, past_key_values=cache).logits for part in parts], dim=1)
+            assert cache.get_seq_length() == PROMPT
+            cache.reset()
+            again = model(tokens, past_key_values=cache).logits
+    torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_pages_in_any_order(model):
+    """A page table that is shuffled gives the same logits: nothing takes positions for slots."""
+    tokens = torch.tensor([prompt(5)])
+    with torch.no_grad(), attached(model):
+        ordered, shuffled = (DsaCache.for_model(model, max_tokens=PROMPT + 1) for _ in range(2))
+        shuffled.page_table = shuffled.page_table.flip(1).contiguous()
+        first = [model(part, past_key_values=ordered).logits for part in (tokens, tokens[:, :1])]
+        second = [model(part, past_key_values=shuffled).logits for part in (tokens, tokens[:, :1])]
+    assert torch.equal(first[0], second[0])
+    # In decode, rows are summed in the order of their slots' positions in both; only where they lie differs.
+    assert torch.equal(first[1], second[1])
+
+
+def test_detaching_leaves_no_trace(model):
+    """The model's own modules, mask and state dict are back, also after an error."""
+    modules, keys = [layer.self_attn for layer in model.model.layers], list(model.state_dict())
+    implementation = model.config._attn_implementation
+    before = model(torch.tensor([prompt(0, 20)])).logits
+    with pytest.raises(RuntimeError, match="inside"), attached(model):
+        assert list(model.state_dict()) == keys
+        assert model.model.layers[0].self_attn is not modules[0]
+        assert model.model.layers[0].self_attn.q_a_proj.weight is modules[0].q_a_proj.weight
+        raise RuntimeError("inside")
+    assert [layer.self_attn for layer in model.model.layers] == modules
+    assert model.config._attn_implementation == implementation
+    assert torch.equal(model(torch.tensor([prompt(0, 20)])).logits, before)
+
+
+def expect_refusal(words: str, call) -> None:
+    with pytest.raises(UnsupportedCall, match=words):
+        call()
+
+
+def test_what_is_not_supported_is_refused_in_words(model):
+    """Another cache, another mask, padding elsewhere, another model: a sentence each."""
+    tokens = torch.tensor([prompt(0, 20)])
+    mask = torch.ones_like(tokens)
+    mask[0, 10] = 0
+    full = torch.zeros(1, 1, 20, 20)
+    llama = AutoModelForCausalLM.from_config(
+        LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
+    with attached(model):
+        cache = DsaCache.for_model(model, max_tokens=64)
+        expect_refusal("past_key_values is DynamicCache: pass .*DsaCache.for_model", lambda: model(tokens))
+        expect_refusal(
+            "past_key_values is DynamicCache", lambda: model(tokens, past_key_values=DynamicCache(config=model.config))
+        )
+        expect_refusal(
+            "padding that is not on the left", lambda: model(tokens, attention_mask=mask, past_key_values=cache)
+        )
+        expect_refusal("made by the caller", lambda: model(tokens, attention_mask=full, past_key_values=cache))
+    expect_refusal("model_type='llama'; deepseek_v32 and glm_moe_dsa are", lambda: attached(llama).__enter__())
+    with attached(model):
+        expect_refusal("not transformers' own", lambda: attached(model).__enter__())
+    with pytest.raises(TypeError, match="run the model under attached"):
+        cache.update(torch.zeros(1), torch.zeros(1), 0)
+
+
+def test_a_cache_that_is_too_small_says_so(model):
+    """More tokens or requests than there is room for is an error before anything is written."""
+    with attached(model):
+        cache = DsaCache.for_model(model, max_tokens=16)
+        with pytest.raises(RangeError, match="gets 1 requests of 20 tokens; wanted 1 requests of at most 16"):
+            model(torch.tensor([prompt(0, 20)]), past_key_values=cache)
+        with pytest.raises(RangeError, match="gets 2 requests"):
+            model(torch.tensor([prompt(0, 8)] * 2), past_key_values=cache)
+        assert not any(layer.mla.data.any() for layer in cache.layers)
+
+
+def test_other_geometries_need_the_model_format():
+    """A latent of 32 channels or index keys of 64 have no fp8 layout; nothing quantised, they run."""
+    small = build("deepseek_v32", kv_lora_rank=32, index_head_dim=64, qk_rope_head_dim=16, head_dim=16)
+    with pytest.raises(LayoutError, match="kv_lora_rank is 32; .*kv_format=model"):
+        DsaCache.for_model(small, max_tokens=64)
+    with settings.override(kv_format="model"), pytest.raises(LayoutError, match="head_dim is 64.*index_k_format=model"):
+        DsaCache.for_model(small, max_tokens=64)
+    plain = continue_greedily(small, prompt(0), NEW)
+    with settings.override(**UNQUANTISED):
+        assert ours(small, prompt(0)).tokens == plain.tokens
+
+
+def test_bf16_models_run(kind):
+    """A model in bf16 keeps bf16 latents in the model format, and picks mostly what plain transformers picks."""
+    model = build(kind).to(torch.bfloat16)
+    plain = continue_greedily(model, prompt(0), 4)
+    with settings.override(**UNQUANTISED):
+        agreed = agreement(plain, ours(model, prompt(0), 4))
+    assert agreed.selected_in_common > 0.9
+
+
+def test_the_rotation_of_the_indexer_is_the_models():
+    """T20: halves for DeepSeek-V3.2, neighbours for GLM; with the other one the selection is another."""
+    from dsa_exec.integrations.transformers import attention
+
+    model = build("deepseek_v32")
+    plain = continue_greedily(model, prompt(6), 2)
+    swapped = dict.fromkeys(attention.INDEXER_ROTATION, attention.glm.apply_rotary_pos_emb_interleave)
+    with settings.override(**UNQUANTISED), pytest.MonkeyPatch.context() as patch:
+        right = agreement(plain, ours(model, prompt(6), 2))
+        patch.setattr(attention, "INDEXER_ROTATION", swapped)
+        wrong = agreement(plain, ours(model, prompt(6), 2))
+    assert right.selected_in_common == 1.0
+    assert wrong.selected_in_common < 0.9
+
+
+def test_the_shipped_model_is_the_same_every_time():
+    """Two loads give the same weights, and the caller's random state is left alone."""
+    before = torch.get_rng_state()
+    first, second = (load_tiny(torch.device("cpu")).model.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), before)
