@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -36,15 +36,11 @@ class Renamed:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """What `setting()` adds to a pydantic field. Rides in `json_schema_extra`, which pydantic hands on untouched."""
+    """What `setting()` adds to a pydantic field. Rides in the field's metadata."""
 
-    env: str | None
-    deprecated_names: tuple[Renamed, ...]
-    effect: Effect
-    schema_extra: Mapping[str, Any]
-
-    def __call__(self, schema: dict[str, Any]) -> None:
-        schema.update(self.schema_extra)
+    env: str | None = None
+    deprecated_names: tuple[Renamed, ...] = ()
+    effect: Effect = "call"
 
 
 def setting(
@@ -53,7 +49,6 @@ def setting(
     env: str | None = None,
     deprecated_names: Sequence[Renamed] = (),
     effect: Effect = "call",
-    json_schema_extra: Mapping[str, Any] | None = None,
     **field: Any,
 ) -> T:
     """Declare one setting of a `LiveSettings` class.
@@ -63,11 +58,11 @@ def setting(
         env: the environment variable, where it is not the class's prefix and the field's name in capitals.
         deprecated_names: earlier environment names, in order of precedence.
         effect: until when a change still matters.
-        json_schema_extra: further keys of the field's JSON Schema.
-        **field: anything `pydantic.Field` takes, such as `ge=0`.
+        **field: anything else that `pydantic.Field` takes, such as `ge=0`.
     """
-    declared = _Declared(env, tuple(deprecated_names), effect, dict(json_schema_extra or {}))
-    return Field(default, json_schema_extra=declared, **field)  # type: ignore[no-any-return]
+    info: FieldInfo = Field(default, **field)
+    info.metadata.append(_Declared(env, tuple(deprecated_names), effect))
+    return cast(T, info)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +73,8 @@ class Setting:
     variable: str
     deprecated: tuple[Renamed, ...]
     default: Any
+    given_default: Any
+    """The default as it was declared, before the field's validators saw it."""
     effect: Effect
     description: str
     parse: Callable[[object], Any]
@@ -87,7 +84,12 @@ class Setting:
     @property
     def allowed(self) -> str:
         """What the setting takes, in words."""
-        return self._grammar.allowed()
+        return self._grammar.words()
+
+    @property
+    def is_mutable(self) -> bool:
+        """Its values can be changed in place, so that every reader gets a copy."""
+        return self._grammar.is_mutable
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -110,7 +112,11 @@ class LiveSettings(BaseSettings):
     @classmethod
     def _read_by_grammar(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
-        return _grammars(cls)[info.field_name].read(value)
+        grammar = _grammars(cls)[info.field_name]
+        try:
+            return grammar.read(value)
+        except Rejected as rejected:
+            raise Rejected(rejected.reason, grammar.words()) from None
 
     @classmethod
     def settings_customise_sources(
@@ -130,7 +136,9 @@ class LiveSettings(BaseSettings):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         document = handler.resolve_ref_schema(handler(schema))
         for name, declared in settings_of(cls).items():
-            entry = document["properties"][name]
+            entry = document.get("properties", {}).get(name)
+            if entry is None:  # excluded from serialisation, or hidden from the schema
+                continue
             entry["x-environment"] = declared.variable
             if declared.deprecated:
                 entry["x-deprecated-names"] = [renamed.name for renamed in declared.deprecated]
@@ -167,37 +175,39 @@ def settings_of(cls: type[LiveSettings]) -> dict[str, Setting]:
 
 
 def _settings_of(cls: type[LiveSettings]) -> dict[str, Setting]:
-    validator = SchemaValidator(_fields_schema(cls))
+    validator = _fields_validator(cls)
     prefix = cls.model_config.get("env_prefix", "")
     found: dict[str, Setting] = {}
     owners: dict[str, str] = {}
     for name, field in cls.model_fields.items():
-        declared = _declared(cls, name, field)
+        _require_declarable(cls, name, field)
+        declared = _declared(cls, name)
         parse = _parser(validator, name)
         try:
-            default = parse(field.get_default(call_default_factory=True))
-        except Rejected as error:
-            raise DeclarationError(f"{cls.__name__}.{name}: the default is not allowed: {error}") from None
+            given_default = field.get_default(call_default_factory=True)
+            default = parse(given_default)
+        except Exception as error:  # whatever the user's own validator or factory raises
+            raise DeclarationError(f"{cls.__name__}.{name}: the default is not allowed: {error!s}") from error
         found[name] = Setting(
             name=name,
-            variable=declared.env or f"{prefix}{name.upper()}",
+            variable=f"{prefix}{name.upper()}" if declared.env is None else declared.env,
             deprecated=declared.deprecated_names,
             default=default,
+            given_default=given_default,
             effect=declared.effect,
             description=" ".join((field.description or "").split()),
             parse=parse,
             _grammar=_grammars(cls)[name],
         )
         for variable in found[name].variables:
-            if variable in owners:
-                raise DeclarationError(
-                    f"{cls.__name__}: {variable} is a name of both {owners[variable]} and {name}; it can mean one only"
-                )
+            if variable in owners or not variable:
+                what = f"a name of both {owners[variable]} and {name}" if variable else f"{name}'s name"
+                raise DeclarationError(f"{cls.__name__}: {variable!r} is {what}; a name means one setting")
             owners[variable] = name
     return found
 
 
-def _declared(cls: type[LiveSettings], name: str, field: FieldInfo) -> _Declared:
+def _require_declarable(cls: type[LiveSettings], name: str, field: FieldInfo) -> None:
     if field.alias or field.validation_alias:
         raise DeclarationError(
             f"{cls.__name__}.{name}: an alias would rename it in files and in the constructor too; "
@@ -205,9 +215,16 @@ def _declared(cls: type[LiveSettings], name: str, field: FieldInfo) -> _Declared
         )
     if field.is_required():
         raise DeclarationError(f"{cls.__name__}.{name}: a live setting needs a default, so that it can always be read")
-    if isinstance(field.json_schema_extra, _Declared):
-        return field.json_schema_extra
-    return _Declared(None, (), "call", {})
+
+
+def _declared(cls: type[LiveSettings], name: str) -> _Declared:
+    """What `setting()` said of a field, in this class or the nearest base that says anything."""
+    for base in cls.__mro__:
+        field = getattr(base, "__pydantic_fields__", {}).get(name)
+        for item in field.metadata if field is not None else ():
+            if isinstance(item, _Declared):
+                return item
+    return _Declared()
 
 
 def _grammars(cls: type[LiveSettings]) -> dict[str, Grammar]:
@@ -219,14 +236,17 @@ def _grammars(cls: type[LiveSettings]) -> dict[str, Grammar]:
     return cls.__dict__["_dsa_grammars"]  # type: ignore[no-any-return]
 
 
-def _fields_schema(cls: type[LiveSettings]) -> CoreSchema:
-    """The part of a model's core schema that validates fields one by one, below any validator of the whole model."""
+def _fields_validator(cls: type[LiveSettings]) -> SchemaValidator:
+    """Validates fields one by one, by the class's configuration, without any validator of the whole model."""
     schema: Any = cls.__pydantic_core_schema__
     definitions: list[CoreSchema] = []
+    config: Any = None
     while schema["type"] != "model-fields":
         definitions += schema.get("definitions", ())
+        config = schema.get("config", config)
         schema = schema["schema"]
-    return {"type": "definitions", "schema": schema, "definitions": definitions} if definitions else schema
+    whole = {"type": "definitions", "schema": schema, "definitions": definitions} if definitions else schema
+    return SchemaValidator(whole, config)
 
 
 def _parser(validator: SchemaValidator, name: str) -> Callable[[object], Any]:
@@ -245,7 +265,10 @@ def _reason(error: ValidationError) -> str:
     clauses = []
     for detail in error.errors(include_url=False, include_input=False):
         cause = detail.get("ctx", {}).get("error")
-        clause = str(cause) if isinstance(cause, Exception) else detail["msg"][:1].lower() + detail["msg"][1:]
+        if isinstance(cause, Rejected):
+            clause = cause.reason
+        else:
+            clause = str(cause) if isinstance(cause, Exception) else detail["msg"][:1].lower() + detail["msg"][1:]
         place = ".".join(map(str, detail["loc"][1:]))
         clauses.append(f"{place}: {clause}" if place else clause)
     return "; ".join(dict.fromkeys(clauses))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 _LONGEST_SHOWN = 200
 
@@ -11,13 +12,28 @@ _LONGEST_SHOWN = 200
 class SettingError(Exception):
     """Any mistake in declaring, giving or naming a setting."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By message and fields: a process pool that sends an error home calls no constructor with the right arguments.
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[SettingError], args: tuple[Any, ...], fields: dict[str, Any]) -> SettingError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
 
 class DeclarationError(SettingError, TypeError):
     """A settings class is declared in a way that cannot be read at call time."""
 
 
 class Rejected(ValueError):
-    """A value that a field does not take, before anyone knows where it came from."""
+    """A value that a field does not take, before anyone knows where it came from: `reason`, and `allowed` if known."""
+
+    def __init__(self, reason: str, allowed: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{reason}; wanted {allowed}" if allowed else reason)
 
 
 class BadValue(SettingError, ValueError):
@@ -32,7 +48,7 @@ class BadValue(SettingError, ValueError):
         self.origin = origin
         self.reason = reason
         self.allowed = allowed
-        super().__init__(f"{variable or name}={_shown(given)} (from {origin}): {reason}; {name} takes {allowed}")
+        super().__init__(f"{variable or name}={shown(given)} (from {origin}): {reason}; {name} takes {allowed}")
 
 
 class BadValues(SettingError, ValueError):
@@ -47,11 +63,12 @@ class BadValues(SettingError, ValueError):
 class UnknownSetting(SettingError, AttributeError):
     """A name that no setting has: `unknown`, and `nearest`, the known names most like it."""
 
-    def __init__(self, unknown: str, known: Iterable[str], *, among: str) -> None:
+    def __init__(self, unknown: str, known: Iterable[str], *, among: str, hint: str = "") -> None:
         self.unknown = unknown
         self.nearest = tuple(nearest(unknown, known))
-        hint = f"; did you mean {' or '.join(self.nearest)}?" if self.nearest else ""
-        super().__init__(f"{unknown!r} is not a setting of {among}{hint}")
+        if self.nearest and not hint:
+            hint = f"did you mean {' or '.join(self.nearest)}?"
+        super().__init__(f"{unknown!r} is not a setting of {among}{f'; {hint}' if hint else ''}")
 
 
 class AssignmentRefused(SettingError, AttributeError):
@@ -75,11 +92,15 @@ def raise_together(errors: Sequence[BadValue]) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The known names most like `name`, whatever its case, best first."""
+    """The known names most like `name`, whatever its case, best first; or those that hold all of its words."""
     by_folded = {candidate.casefold(): candidate for candidate in known}
-    return [by_folded[match] for match in difflib.get_close_matches(name.casefold(), by_folded, n=2, cutoff=0.7)]
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=2, cutoff=0.7)
+    words = set(name.casefold().split("_"))
+    alike = close or [folded for folded in by_folded if words <= set(folded.split("_"))][:2]
+    return [by_folded[match] for match in alike]
 
 
-def _shown(given: object) -> str:
+def shown(given: object) -> str:
+    """A value as it is written in Python, cut where it is long."""
     text = repr(given)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"

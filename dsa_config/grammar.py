@@ -15,9 +15,10 @@ import typing
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import annotated_types
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, PlainValidator, WrapValidator
+from pydantic_settings import NoDecode
 
+from dsa_config.bounds import bounds_in_words
 from dsa_config.errors import Rejected, nearest
 
 TRUE_WORDS = ("1", "true", "yes", "y", "on", "t")
@@ -26,6 +27,7 @@ BOOLEAN_WORDS = "1/0, true/false, yes/no, y/n, on/off, t/f (any case)"
 
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:inf|infinity|nan)", re.I | re.A)
+_FROZEN_COLLECTIONS = (tuple, frozenset)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,10 +39,17 @@ class ChoicesOf:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Grammar:
-    """How one field reads what it is given (`read`), and what it takes, in words (`allowed`)."""
+    """How one field reads what it is given.
+
+    Attributes:
+        read: text or a Python value in; what pydantic is to validate out, or `Rejected`.
+        words: what the field takes, in words.
+        is_mutable: its values can be changed in place, so that every reader gets a copy.
+    """
 
     read: Callable[[Any], Any]
-    allowed: Callable[[], str]
+    words: Callable[[], str]
+    is_mutable: bool = False
 
 
 def grammar_of(annotation: Any, metadata: Sequence[object]) -> Grammar:
@@ -50,18 +59,23 @@ def grammar_of(annotation: Any, metadata: Sequence[object]) -> Grammar:
         annotation: the field's type.
         metadata: its constraints, as pydantic keeps them in `FieldInfo.metadata`.
     """
-    inner, optional = _without_none(annotation)
+    annotation, metadata = _plain_type(annotation, metadata)
+    if any(isinstance(item, BeforeValidator | WrapValidator | PlainValidator | NoDecode) for item in metadata):
+        return Grammar(_strip, lambda: f"what its validator takes for {_name(annotation)}", _is_structured(annotation))
     chosen = next((item for item in metadata if isinstance(item, ChoicesOf)), None)
-    grammar = _for_type(inner) if chosen is None else _for_choices(chosen.names)
-    bounds = _bounds(metadata)
+    if chosen is not None:
+        return _choices(chosen.names, only=True)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return _union([grammar_of(member, metadata) for member in typing.get_args(annotation)])
+    grammar = _for_type(annotation)
+    bounds = bounds_in_words(metadata)
     finite = any(getattr(item, "allow_inf_nan", None) is False for item in metadata)
 
-    def allowed() -> str:
-        words = grammar.allowed()
-        words = words.replace("a number", "a finite number") if finite else words
-        return f"{words}{f', {bounds}' if bounds else ''}{', or none' if optional else ''}"
+    def words() -> str:
+        plain = grammar.words().replace("a number", "a finite number" if finite else "a number")
+        return ", ".join([plain, *bounds]) if annotation is not types.NoneType else plain
 
-    return Grammar(_or_none(grammar.read) if optional else grammar.read, allowed)
+    return Grammar(grammar.read, words, grammar.is_mutable)
 
 
 def read_boolean(value: object) -> object:
@@ -108,6 +122,12 @@ def read_float(value: object) -> object:
 
 
 def _read_text(value: object) -> object:
+    if isinstance(value, str):
+        return value.strip()
+    raise Rejected("is not text")
+
+
+def _strip(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
@@ -116,44 +136,89 @@ def _read_json(value: object) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected(f"is not JSON ({error})") from None
 
 
-def _for_choices(names: Callable[[], Sequence[object]]) -> Grammar:
+def _read_none(value: object) -> object:
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    raise Rejected("is not none")
+
+
+def _choices(names: Callable[[], Sequence[object]], *, only: bool) -> Grammar:
+    """One of some words. `only`: a value that is no text must be among them too, and is not left to pydantic."""
+
     def read(value: object) -> object:
         choices = names()
-        if not isinstance(value, str):
+        if not isinstance(value, str) and not only:
             return value
-        word = value.strip()
+        word = value.strip() if isinstance(value, str) else value
         for choice in choices:
-            if word == str(choice):
+            if word == choice or word == str(choice):
                 return choice
-        close = nearest(word, map(str, choices))
+        close = nearest(str(word), map(str, choices))
         raise Rejected(f"is not a choice, did you mean {close[0]}?" if close else "is not a choice")
 
     return Grammar(read, lambda: f"one of {', '.join(map(str, names()))}")
 
 
+def _union(members: Sequence[Grammar]) -> Grammar:
+    """The first member that reads the text; a value that is no text is left to pydantic if one member takes it."""
+
+    def read(value: object) -> object:
+        reasons = []
+        for member in members:
+            try:
+                return member.read(value)
+            except Rejected as rejected:
+                reasons.append(rejected.reason)
+        raise Rejected(reasons[0])
+
+    def words() -> str:
+        return ", or ".join(member.words() for member in members)
+
+    return Grammar(read, words, any(member.is_mutable for member in members))
+
+
 def _for_type(kind: Any) -> Grammar:
-    origin = typing.get_origin(kind)
+    if kind is types.NoneType:
+        return Grammar(_read_none, lambda: "none")
     if kind is bool:
         return Grammar(read_boolean, lambda: f"a boolean: {BOOLEAN_WORDS}")
     if kind is int:
         return Grammar(read_integer, lambda: "an integer in decimal digits")
     if kind is float:
         return Grammar(read_float, lambda: "a number")
-    if origin is typing.Literal:
-        return _for_choices(lambda: typing.get_args(kind))
+    if kind is str:
+        return Grammar(_read_text, lambda: "text")
+    if typing.get_origin(kind) is typing.Literal:
+        return _choices(lambda: typing.get_args(kind), only=False)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return _for_choices(lambda: [member.value for member in kind])
-    name = str(kind) if origin else getattr(kind, "__name__", str(kind))
-    if _is_structured(origin or kind):
-        return Grammar(_read_json, lambda: f"JSON for {name}")
-    return Grammar(_read_text, lambda: "text" if kind is str else f"text for {name}")
+        return _choices(lambda: [member.value for member in kind], only=False)
+    if _is_structured(kind):
+        return Grammar(_read_json, lambda: f"JSON for {_name(kind)}", _is_mutable(kind))
+    return Grammar(_strip, lambda: f"text for {_name(kind)}")
+
+
+def _plain_type(annotation: Any, metadata: Sequence[object]) -> tuple[Any, list[object]]:
+    """The type without its wrappers, and all that the wrappers say about it."""
+    said = list(metadata)
+    while True:
+        if typing.get_origin(annotation) is typing.Annotated:
+            for item in annotation.__metadata__:
+                said += [item, *getattr(item, "metadata", ())]
+            annotation = annotation.__origin__
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":  # typing's, or typing_extensions' before Python 3.12
+            annotation = annotation.__value__
+        else:
+            return annotation, said
 
 
 def _is_structured(kind: Any) -> bool:
+    kind = typing.get_origin(kind) or kind
     if not isinstance(kind, type):
         return False
     if issubclass(kind, Collection):
@@ -161,35 +226,15 @@ def _is_structured(kind: Any) -> bool:
     return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)
 
 
-def _without_none(annotation: Any) -> tuple[Any, bool]:
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return annotation, False
-    members = [member for member in typing.get_args(annotation) if member is not types.NoneType]
-    optional = len(members) < len(typing.get_args(annotation))
-    return (members[0] if len(members) == 1 else annotation), optional
+def _is_mutable(kind: Any) -> bool:
+    inner = typing.get_args(kind)
+    kind = typing.get_origin(kind) or kind
+    if issubclass(kind, _FROZEN_COLLECTIONS):
+        return any(_is_structured(member) and _is_mutable(member) for member in inner)
+    if issubclass(kind, BaseModel):
+        return not kind.model_config.get("frozen")
+    return not getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
 
 
-def _or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def read_or_none(value: object) -> object:
-        if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
-            return None
-        return read(value)
-
-    return read_or_none
-
-
-def _bounds(metadata: Sequence[object]) -> str:
-    low = high = ""
-    for item in metadata:
-        match item:
-            case annotated_types.Ge(ge=bound):
-                low = f"{bound} <= "
-            case annotated_types.Gt(gt=bound):
-                low = f"{bound} < "
-            case annotated_types.Le(le=bound):
-                high = f" <= {bound}"
-            case annotated_types.Lt(lt=bound):
-                high = f" < {bound}"
-            case _:
-                pass
-    return f"{low}x{high}" if low or high else ""
+def _name(kind: Any) -> str:
+    return str(kind) if typing.get_origin(kind) else getattr(kind, "__name__", str(kind))

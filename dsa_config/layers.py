@@ -66,4 +66,4 @@ def strongest_first(
         yield Layer(setting, "set", process.origin, process.given, value=process.value)
     if (found := env.find(setting, texts)) is not None:
         yield Layer(setting, "environment", found.origin, found.text, found=found)
-    yield Layer(setting, "default", _DEFAULT_ORIGIN, setting.default, value=setting.default)
+    yield Layer(setting, "default", _DEFAULT_ORIGIN, setting.given_default, value=setting.default)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import threading
 import types
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from dsa_config import lifecycle
 from dsa_config.declare import LiveSettings, settings_of
 from dsa_config.errors import AssignmentRefused, BadValue, DeclarationError, Rejected, UnknownSetting, raise_together
 from dsa_config.explain import Explanation, explain
@@ -16,6 +20,7 @@ from dsa_config.read import Reader
 SettingsClass = TypeVar("SettingsClass", bound=LiveSettings)
 
 _live_objects: dict[type[LiveSettings], Live] = {}
+_process_lock = threading.Lock()
 
 
 class Live(types.ModuleType):
@@ -54,8 +59,10 @@ class Live(types.ModuleType):
             UnknownSetting: no such setting.
             BadValue, BadValues: values that their settings do not take.
         """
-        for reader, given in self._parsed("settings.set", values):
-            reader.set(given)
+        parsed = self._parsed("settings.set", values)
+        with _process_lock:
+            for reader, given in parsed.items():
+                reader.set(given)
 
     def reset(self, /, *names: str) -> None:
         """Take back what `set` gave: for these settings, or for all if none is named.
@@ -66,8 +73,10 @@ class Live(types.ModuleType):
         Raises:
             UnknownSetting: no such setting; then nothing is taken back.
         """
-        for reader in [self._reader(name) for name in names] if names else self._readers.values():
-            reader.set(None)
+        readers = [self._reader(name) for name in names] if names else self._readers.values()
+        with _process_lock:
+            for reader in readers:
+                reader.set(None)
 
     def explain(self, name: str) -> Explanation:
         """Why a setting has its value.
@@ -87,35 +96,38 @@ class Live(types.ModuleType):
         Raises:
             BadValue, BadValues: settings whose values cannot be read.
         """
-        given: dict[str, Any] = {}
         errors: list[BadValue] = []
-        for name, reader in self._readers.items():
-            strongest = reader.layers()[0]
+        with _process_lock:  # so that values set together are seen together
+            strongest = {name: reader.layers()[0] for name, reader in self._readers.items()}
+        for layer in strongest.values():
             try:
-                strongest.read()
+                layer.read()
             except BadValue as error:
                 errors.append(error)
-            given[name] = strongest.given
         raise_together(errors)
-        return self._class(**given)
+        for layer in strongest.values():
+            if layer.found is not None:
+                lifecycle.warn_once(layer.setting, layer.found)
+        return self._class(**{name: layer.given for name, layer in strongest.items()})
 
-    def _parsed(self, words: str, values: dict[str, object]) -> list[tuple[Reader, Given]]:
+    def _parsed(self, words: str, values: dict[str, object]) -> dict[Reader, Given]:
         origin = Origin(words, site=caller_site())
-        parsed: list[tuple[Reader, Given]] = []
+        parsed: dict[Reader, Given] = {}
         errors: list[BadValue] = []
         for name, given in values.items():
             if name not in self._readers:
-                raise UnknownSetting(name, self._readers, among=self._class.__name__)
+                raise self._unknown(name)
             reader = self._readers[name]
             try:
-                parsed.append((reader, Given(given, reader.setting.parse(given), origin)))
+                kept = _copied(given) if reader.setting.is_mutable else given
+                parsed[reader] = Given(kept, reader.setting.parse(kept), origin)
             except Rejected as error:
                 bad = BadValue(
                     name=name,
                     variable=None,
                     given=given,
                     origin=str(origin),
-                    reason=str(error),
+                    reason=error.reason,
                     allowed=reader.setting.allowed,
                 )
                 errors.append(bad)
@@ -131,10 +143,27 @@ class Live(types.ModuleType):
         variables = [variable for reader in self._readers.values() for variable in reader.setting.variables]
         raise UnknownSetting(name, [*self._readers, *variables], among=self._class.__name__)
 
-    def _missing(self, name: str) -> NoReturn:
+    def _missing(self, name: str) -> Any:
+        if name in self._readers:
+            # The property raised an AttributeError of somebody else's: a validator's, say, or of a broken os.environ.
+            try:
+                return self._readers[name].read()
+            except AttributeError as error:
+                raise RuntimeError(f"{name} cannot be read: {error}") from error
         if name.startswith("__"):  # what import, copy, inspect and doctest try on every module
             raise AttributeError(name)
-        raise UnknownSetting(name, self._readers, among=self._class.__name__)
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownSetting:
+        owner = next((field for field, it in self._readers.items() if name in it.setting.variables), None)
+        hint = ""
+        if owner is not None:
+            hint = f"it is the environment name of {owner}"
+        elif name in dir(self):
+            hint = "it is a method of the live object"
+        elif hasattr(self._class, name):
+            hint = f"the class has it: settings.snapshot().{name}"
+        return UnknownSetting(name, self._readers, among=self._class.__name__, hint=hint)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise self._refusal(name)
@@ -145,7 +174,7 @@ class Live(types.ModuleType):
     def _refusal(self, name: str) -> Exception:
         if name in self._readers:
             return AssignmentRefused(name)
-        return UnknownSetting(name, self._readers, among=self._class.__name__)
+        return self._unknown(name)
 
     def __dir__(self) -> list[str]:
         return sorted([*self._readers, "override", "set", "reset", "explain", "snapshot"])
@@ -169,9 +198,25 @@ def live(cls: type[SettingsClass]) -> SettingsClass:
         taken = sorted(name for name in readers if hasattr(Live, name))
         if taken:
             raise DeclarationError(f"{cls.__name__}.{taken[0]}: the live object has a method of that name")
-        properties = {
-            name: property(reader.getter(), doc=reader.setting.description) for name, reader in readers.items()
-        }
-        kind = type(f"Live{cls.__name__}", (Live,), properties)
-        _live_objects[cls] = kind(cls, readers)
+        getters = {name: property(reader.getter(), doc=reader.setting.description) for name, reader in readers.items()}
+        made = type(f"Live{cls.__name__}", (Live,), getters)(cls, readers)
+        return cast(SettingsClass, _live_objects.setdefault(cls, made))  # another thread may have been faster
     return cast(SettingsClass, _live_objects[cls])
+
+
+def _copied(given: object) -> object:
+    """A copy, so that what the caller does to the original later changes nothing here."""
+    try:
+        return copy.deepcopy(given)
+    except TypeError as error:
+        raise Rejected(f"cannot be copied ({error})") from None
+
+
+def _renew_lock() -> None:
+    """In a forked child: the lock may have been held by a thread that is gone."""
+    global _process_lock
+    _process_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

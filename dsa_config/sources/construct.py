@@ -7,6 +7,7 @@ from typing import Any, cast
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
+from dsa_config import lifecycle
 from dsa_config.declare import LiveSettings, Setting, settings_of
 from dsa_config.errors import BadValue, raise_together
 from dsa_config.sources import env
@@ -26,18 +27,18 @@ class EnvironmentSource(PydanticBaseSettingsSource):
         Raises:
             BadValue, BadValues: texts that their fields do not take.
         """
-        texts: dict[str, Any] = {}
+        wanted = {name: it for name, it in self._settings().items() if name not in self.current_state}
+        found = {it: at for it in wanted.values() if (at := env.find(it)) is not None}
         errors: list[BadValue] = []
-        for name, setting in self._settings().items():
-            if name in self.current_state or (found := env.find(setting)) is None:
-                continue
+        for setting, place in found.items():
             try:
-                env.parse(setting, found)
+                env.parse(setting, place)
             except BadValue as error:
                 errors.append(error)
-            texts[name] = found.text
         raise_together(errors)
-        return texts
+        for setting, place in found.items():
+            lifecycle.warn_once(setting, place)
+        return {setting.name: place.text for setting, place in found.items()}
 
     def _settings(self) -> dict[str, Setting]:
         return settings_of(cast(type[LiveSettings], self.settings_cls))

@@ -93,6 +93,6 @@ def parse(setting: Setting, found: Found) -> Any:
             variable=found.variable,
             given=found.text,
             origin=str(found.origin),
-            reason=str(error),
+            reason=error.reason,
             allowed=setting.allowed,
         ) from None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from dsa_config import settings
+from dsa_exec.caches.fit import require_fit
 from dsa_exec.core.checks import FLOAT_DTYPES
-from dsa_exec.core.errors import LayoutError
 from dsa_exec.layouts.index_k import IndexKLayout
 from dsa_exec.layouts.paging import pages_for
 
@@ -27,15 +27,11 @@ class IndexKCache:
     layout: IndexKLayout
 
     def __post_init__(self) -> None:
-        quantised = self.layout.format == "fp8"
-        shape = (self.layout.page_bytes,) if quantised else (self.layout.page_tokens, self.layout.head_dim)
-        dtypes = (torch.uint8,) if quantised else FLOAT_DTYPES
-        if tuple(self.data.shape[1:]) != shape or self.data.dtype not in dtypes or not self.data.is_contiguous():
-            got = f"{self.data.dtype} {list(self.data.shape)} with strides {list(self.data.stride())}"
-            wanted = f"contiguous [pages, {', '.join(map(str, shape))}] of {' or '.join(map(str, dtypes))}"
-            raise LayoutError("index-K cache", "tensor", got, wanted)
-        if self.data.shape[0] == 0:
-            raise LayoutError("index-K cache", "size", "0 slots", "at least one page")
+        if self.layout.format == "fp8":
+            require_fit("index-K cache", self.data, (self.layout.page_bytes,), (torch.uint8,), 1)
+        else:
+            row = (self.layout.page_tokens, self.layout.head_dim)
+            require_fit("index-K cache", self.data, row, FLOAT_DTYPES, 1)
 
     @classmethod
     def allocate(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from dsa_config import settings
+from dsa_exec.caches.fit import require_fit
 from dsa_exec.core.checks import FLOAT_DTYPES
-from dsa_exec.core.errors import LayoutError
 from dsa_exec.layouts.mla_kv import MlaLayout
 from dsa_exec.layouts.paging import pages_for
 
@@ -28,23 +28,9 @@ class MlaCache:
 
     def __post_init__(self) -> None:
         quantised = self.layout.format == "fp8"
-        width = self.layout.token_bytes if quantised else self.layout.width
+        row = (self.layout.token_bytes,) if quantised else (self.layout.width,)
         dtypes = (torch.uint8,) if quantised else FLOAT_DTYPES
-        if (
-            self.data.ndim != 2
-            or self.data.shape[1] != width
-            or self.data.shape[0] % self.layout.page_tokens
-            or self.data.dtype not in dtypes
-            or not self.data.is_contiguous()
-        ):
-            got = f"{self.data.dtype} {list(self.data.shape)} with strides {list(self.data.stride())}"
-            wanted = (
-                f"contiguous [slots, {width}] of {' or '.join(map(str, dtypes))}, "
-                f"slots a multiple of {self.layout.page_tokens}"
-            )
-            raise LayoutError("MLA cache", "tensor", got, wanted)
-        if self.data.shape[0] == 0:
-            raise LayoutError("MLA cache", "size", "0 slots", "at least one page")
+        require_fit("MLA cache", self.data, row, dtypes, self.layout.page_tokens)
 
     @classmethod
     def allocate(

@@ -79,6 +79,21 @@ def normal(
     return torch.randn(*shape, generator=generator).to(device=device, dtype=dtype)
 
 
+def picks(generator: torch.Generator, rows: int, k: int, population: int) -> torch.Tensor:
+    """For each row, k different numbers below `population`, in any order: int32 [rows, k] on the CPU."""
+    chosen = [torch.randperm(population, generator=generator)[:k] for _ in range(rows)]
+    return torch.stack(chosen).to(torch.int32) if rows else torch.zeros(0, k, dtype=torch.int32)
+
+
+def with_holes(generator: torch.Generator, indices: torch.Tensor, beyond: int) -> torch.Tensor:
+    """Indices as a caller may give them: a row of -1, a row with numbers beyond the end, and -1 here and there."""
+    indices = indices.where(torch.rand(indices.shape, generator=generator) >= 0.4, -1)
+    indices[0] = -1
+    hostile = torch.tensor([beyond, 2**31 - 1, -(2**31)], dtype=torch.int32)
+    indices[1, ::2] = hostile.repeat(indices.shape[1])[: indices[1, ::2].numel()]
+    return indices
+
+
 def page_table(device: torch.device, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """A page table of these rows; of one column if there are none."""
     return index(device, *rows).reshape(len(rows), len(rows[0]) if rows else 1)

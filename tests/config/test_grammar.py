@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, NewType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
-from pydantic_settings import SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from dsa_config import BadValue, LiveSettings, live, setting
 from dsa_config.declare import settings_of
@@ -28,6 +28,17 @@ class Limits(BaseModel):
     high: int = 9
 
 
+Bytes = NewType("Bytes", int)
+
+
+def size(value: object) -> object:
+    return int(value.removesuffix("k")) * 1024 if isinstance(value, str) else value
+
+
+def split(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
 class EveryType(LiveSettings):
     model_config = SettingsConfigDict(env_prefix="GRAMMAR_")
 
@@ -39,6 +50,15 @@ class EveryType(LiveSettings):
     colour: Colour = setting(Colour.RED)
     maybe: int | None = setting(None)
     either: int | str = setting(1)
+    number: int | float = setting(0)
+    bounded: Annotated[int, Field(ge=0)] | None = setting(None)
+    bytes_: Bytes = setting(Bytes(0))
+    flag_or_auto: Literal[True, "auto"] = setting("auto")
+    one_of_two: Limits | list[int] = setting([])
+    sized: Annotated[int, BeforeValidator(size)] = setting(0)
+    raw: Annotated[list[str], NoDecode, BeforeValidator(split)] = setting([])
+    code: str = setting("aa", min_length=2, max_length=4, pattern="^a")
+    step: int = setting(64, multiple_of=64)
     names: list[str] = setting([])
     limits: Limits = setting(Limits())
     path: Path = setting(Path())
@@ -108,6 +128,17 @@ def test_floats_round_trip_through_text(number):
         ("names", "not json"),
         ("names", [1]),
         ("limits", '{"low": "x"}'),
+        ("names", "[" * 100_000),
+        ("word", b"bytes"),
+        ("number", "1_000"),
+        ("bounded", "2.0"),
+        ("bounded", -1),
+        ("bytes_", "1_000"),
+        ("flag_or_auto", False),
+        ("one_of_two", "7"),
+        ("code", "a"),
+        ("code", "bbb"),
+        ("step", "65"),
     ],
 )
 def test_python_values_of_another_type_are_refused(field, value):
@@ -131,6 +162,34 @@ def test_every_other_type_of_pydantic():
     assert parse("word", " spaced out ") == "spaced out"
 
 
+def test_wrapped_and_joined_types():
+    """Annotated, NewType and unions are read by the grammars of what is inside them."""
+    assert (parse("number", "2"), parse("number", "2.5")) == (2, 2.5)
+    assert (parse("bounded", " 7 "), parse("bounded", "NONE"), parse("bytes_", "7")) == (7, None, 7)
+    assert (parse("flag_or_auto", "True"), parse("flag_or_auto", "auto")) == (True, "auto")
+    assert (parse("one_of_two", "[1]"), parse("one_of_two", '{"low": 3}')) == ([1], Limits(low=3))
+
+
+def test_the_users_own_reading_comes_first():
+    """A field with a validator that runs before pydantic reads text its own way."""
+    assert parse("sized", " 4k ") == 4096
+    assert parse("raw", "a,b") == ["a", "b"]
+
+
+def test_constraints_are_told():
+    """Every kind of bound is part of what is allowed."""
+    allowed = {name: it.allowed for name, it in settings_of(EveryType).items()}
+    assert allowed["code"] == "text, at least 2 long, at most 4 long, of the form ^a"
+    assert allowed["step"] == "an integer in decimal digits, a multiple of 64"
+    assert allowed["bounded"] == "an integer in decimal digits, 0 <= x, or none"
+
+
+def test_construction_tells_what_is_allowed_too():
+    """pydantic's own error carries our reason and what is wanted."""
+    with pytest.raises(ValueError, match="is not a boolean; wanted a boolean: 1/0"):
+        EveryType(flag="maybe")
+
+
 def test_the_error_says_what_is_allowed(monkeypatch):
     """Whatever the type, the error names the variable, the text, where it was and what the setting takes."""
     cases = {
@@ -138,7 +197,7 @@ def test_the_error_says_what_is_allowed(monkeypatch):
         "count": ("1.5", "an integer in decimal digits"),
         "choice": ("aa", "one of a, b, 3"),
         "colour": ("bleu", "did you mean blue.*one of red, blue"),
-        "maybe": ("x", "decimal digits, or none"),
+        "maybe": ("x", "decimal digits.*an integer in decimal digits, or none"),
         "names": ("x", r"is not JSON .*JSON for list\[str\]"),
         "limits": ('{"low": "x"}', "low: input should be a valid integer.*JSON for Limits"),
     }

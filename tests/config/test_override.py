@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
-import gc
 import os
 import sys
 import threading
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dsa_config import BadValue, BadValues, UnknownSetting, settings
+from dsa_config.overrides import entered
 
 
 def test_nests_and_restores():
@@ -134,24 +135,16 @@ def test_tasks_see_what_was_there_when_they_started():
     assert settings.fuse_topk is True
 
 
-def test_a_closed_scope_costs_nothing_any_more():
-    """When no context can see an override, reads take the fast path again: the record holds a value."""
-    reader = vars(settings)["_readers"]["fuse_topk"]
-
-    async def late() -> None:
-        await asyncio.sleep(0)
-
-    async def main() -> None:
-        with settings.override(fuse_topk=False):
-            task = asyncio.create_task(late())
-        assert settings.fuse_topk is True
-        assert reader.record is reader._empty, "the task can still see the override"
-        await task
-
-    asyncio.run(main())
-    gc.collect()
-    assert settings.fuse_topk is True
-    assert reader.record is not reader._empty
+def test_nothing_is_left_of_a_closed_scope():
+    """After the scopes have closed, in whatever order and number, the context holds nothing of them."""
+    scopes = [settings.override(mqa_logits_max_chunk_bytes=n) for n in range(3000)]
+    for scope in scopes:
+        scope.__enter__()
+    assert settings.mqa_logits_max_chunk_bytes == 2999
+    for scope in scopes:
+        scope.__exit__(None, None, None)
+    assert settings.mqa_logits_max_chunk_bytes == 0
+    assert entered.get() == ()
 
 
 def test_decorates_a_function():
@@ -295,6 +288,129 @@ def test_decorates_an_async_generator_function():
         assert read_outside() == (True, 0)
 
     asyncio.run(main())
+
+
+def test_a_consumers_scope_does_not_live_on_in_the_body():
+    """What the consumer overrides is seen while the body runs, and gone from it when the consumer's scope is."""
+
+    @settings.override(fuse_topk=False)
+    def body():
+        with settings.override(mqa_logits_max_chunk_bytes=7):
+            yield settings.mqa_logits_max_chunk_bytes
+        while True:
+            yield settings.mqa_logits_max_chunk_bytes
+
+    steps = body()
+    with settings.override(mqa_logits_max_chunk_bytes=99):
+        assert next(steps) == 7
+    assert [next(steps), settings.mqa_logits_max_chunk_bytes, next(steps)] == [0, 0, 0]
+
+
+def test_a_decorated_async_generator_survives_the_end_of_its_loop(caplog):
+    """A loop that ends closes the generator once, with the values in force in its last steps."""
+    seen = []
+
+    @settings.override(fuse_topk=False)
+    async def body():
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            seen.append(settings.fuse_topk)
+
+    async def main():
+        steps = body()
+        await anext(steps)
+        return steps
+
+    for _ in range(5):
+        kept = asyncio.run(main())
+        del kept
+    assert seen == [False] * 5
+    assert not caplog.records
+
+
+def through(function):
+    """A decorator that hides what kind of function it wraps."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    del wrapper.__wrapped__
+    return wrapper
+
+
+def test_wrappers_that_hide_a_body_are_seen_through():
+    """Around a plain function that gives a coroutine or a generator, the values hold in that body all the same."""
+
+    @settings.override(fuse_topk=False)
+    @through
+    async def coroutine():
+        return settings.fuse_topk
+
+    @settings.override(fuse_topk=False)
+    @through
+    def steps():
+        yield settings.fuse_topk
+
+    @settings.override(fuse_topk=False)
+    @through
+    async def async_steps():
+        yield settings.fuse_topk
+
+    async def main():
+        return [await coroutine(), [item async for item in async_steps()]]
+
+    assert asyncio.run(main()) == [False, [False]]
+    assert list(steps()) == [False]
+    assert settings.fuse_topk is True
+
+
+@pytest.mark.parametrize("make", [contextlib.contextmanager, contextlib.asynccontextmanager])
+def test_around_a_context_manager_it_says_where_to_put_it(make):
+    """Above @contextmanager the values could hold for nothing that the user means; below it they hold in the body."""
+
+    def body():
+        yield settings.fuse_topk
+
+    async def async_body():
+        yield settings.fuse_topk
+
+    function = body if make is contextlib.contextmanager else async_body
+    with pytest.raises(TypeError, match=r"put settings.override\(...\) below"):
+        settings.override(fuse_topk=False)(make(function))()
+    if make is contextlib.contextmanager:
+        with make(settings.override(fuse_topk=False)(body))() as value:
+            assert (value, settings.fuse_topk) == (False, True)
+
+
+def test_decorates_methods_of_every_kind():
+    """Methods, class methods and static methods keep their kind, whichever decorator is on top."""
+    unfused = settings.override(fuse_topk=False)
+
+    class Case:
+        @unfused
+        def method(self):
+            return type(self), settings.fuse_topk
+
+        @unfused
+        @classmethod
+        def above_class(cls):
+            return cls, settings.fuse_topk
+
+        @staticmethod
+        @unfused
+        def below_static(value):
+            return value, settings.fuse_topk
+
+        @unfused
+        @staticmethod
+        def above_static(value):
+            return value, settings.fuse_topk
+
+    assert Case().method() == Case.above_class() == (Case, False)
+    assert Case().below_static(1) == Case().above_static(1) == Case.above_static(1) == (1, False)
 
 
 def test_decorates_partials_and_refuses_classes():

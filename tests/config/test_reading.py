@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
@@ -136,6 +137,64 @@ def test_an_unknown_name_is_an_attribute_error_with_a_hint():
         settings.fuse_topK  # noqa: B018
     with pytest.raises(AttributeError):
         settings.__wrapped__  # noqa: B018
+
+
+def test_an_attribute_error_underneath_is_not_taken_for_an_unknown_name():
+    """What a validator or a broken os.environ raises is told as what it is."""
+
+    class Broken(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="BROKEN_")
+
+        x: str = setting("")
+
+        @field_validator("x")
+        @classmethod
+        def _fail(cls, value: str) -> str:
+            return value.nonsense() if value else value
+
+    broken = live(Broken)
+    with mock.patch.dict(os.environ, {"BROKEN_X": "1"}), pytest.raises(RuntimeError, match="x cannot be read: 'str'"):
+        broken.x  # noqa: B018
+    with mock.patch.object(os, "environ", None), pytest.raises(RuntimeError, match="cannot be read: 'NoneType'"):
+        broken.x  # noqa: B018
+
+
+def test_mutable_values_are_not_shared():
+    """Every reader gets its own list; what is done to it, or to the list that was given, changes nothing."""
+
+    class Listed(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="LISTED_")
+
+        names: list[str] = setting(["default"])
+        pair: tuple[int, int] = setting((1, 2))
+
+    listed = live(Listed)
+    listed.names.append("x")
+    given = ["a"]
+    with listed.override(names=given):
+        given.append("b")
+        listed.names.append("c")
+        assert listed.names == listed.snapshot().names == ["a"]
+    assert listed.names == listed.snapshot().names == ["default"]
+    assert listed.pair is listed.pair
+    with pytest.raises(BadValue, match="cannot be copied"):
+        listed.override(names=(name for name in "ab"))
+
+
+def test_racing_threads_get_one_live_object():
+    """However many threads ask first, there is one object."""
+
+    class Asked(LiveSettings):
+        a: int = setting(1)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda _: live(Asked), range(64)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(set(map(id, made))) == 1
 
 
 def test_there_is_one_live_object_a_class():

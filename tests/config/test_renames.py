@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from dsa_config import DeprecatedName, settings
+from dsa_config import DeprecatedName, DSASettings, settings
 from dsa_config.lifecycle import forget_warnings
 
 
@@ -92,14 +92,37 @@ def test_an_override_or_process_value_silences_what_it_hides(monkeypatch):
 
 
 def test_a_warning_turned_into_an_error_is_raised_once(monkeypatch):
-    """Under -W error the first read raises, and later reads give the value."""
+    """Under -W error every message is raised once, and then reads give the value."""
     monkeypatch.setenv("SGLANG_NSA_FUSE_TOPK", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(DeprecatedName):
+        with pytest.raises(DeprecatedName, match="is deprecated"):
             settings.fuse_topk  # noqa: B018
         assert settings.fuse_topk is False
-    forget_warnings()
+        monkeypatch.setenv("SGLANG_DSA_FUSE_TOPK", "1")
+        with pytest.raises(DeprecatedName, match="different text"):
+            settings.fuse_topk  # noqa: B018
+        assert settings.fuse_topk is True
+
+
+def test_a_conflict_is_told_once_whatever_the_texts(monkeypatch):
+    """Texts that change a thousand times are one conflict."""
+    monkeypatch.setenv("SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD", "5")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for number in range(1000):
+            monkeypatch.setenv("SGLANG_NSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD", str(number + 10))
+            settings.prefill_dense_attn_kv_len_threshold  # noqa: B018
+    assert len(caught) == 2
+
+
+def test_snapshots_and_construction_warn_like_reads(monkeypatch):
+    """Whoever reads all settings at once is told too."""
+    for read in (settings.snapshot, DSASettings):
+        forget_warnings()
+        monkeypatch.setenv("SGLANG_NSA_FUSE_TOPK", "0")
+        with pytest.warns(DeprecatedName, match="SGLANG_NSA_FUSE_TOPK"):
+            assert read().fuse_topk is False
 
 
 def test_a_plain_script_sees_the_warning(tmp_path):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+from typing import Annotated
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from dsa_config import (
     BadValue,
     BadValues,
     DeclarationError,
+    DeprecatedName,
     DSASettings,
     LiveSettings,
     Renamed,
+    UnknownSetting,
     live,
     setting,
     settings,
@@ -37,6 +42,125 @@ def test_a_snapshot_is_a_frozen_instance_of_the_class(monkeypatch):
     assert json.loads(snapshot.model_dump_json())["kv_format"] == "model"
 
 
+def test_a_snapshot_agrees_with_live_reads_of_defaults_too():
+    """A validator that changes values changes the default once, whichever way it is read."""
+
+    class Doubled(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="DOUBLED_")
+
+        number: int = setting(1)
+
+        @field_validator("number")
+        @classmethod
+        def _double(cls, value: int) -> int:
+            return value * 2
+
+    assert [live(Doubled).number, live(Doubled).snapshot().number, Doubled().number] == [2, 2, 2]
+
+
+def test_the_class_configuration_holds_for_live_reads(monkeypatch):
+    """Limits that a class sets for all its fields hold for reads, snapshots and construction alike."""
+
+    class Configured(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="CC_", allow_inf_nan=False, str_to_lower=True)
+
+        share: float = setting(0.5)
+        word: str = setting("x")
+
+    monkeypatch.setenv("CC_WORD", "ABC")
+    it = live(Configured)
+    assert [it.word, it.snapshot().word, Configured().word] == ["abc"] * 3
+    monkeypatch.setenv("CC_SHARE", "inf")
+    for read in (lambda: it.share, it.snapshot, Configured):
+        with pytest.raises(BadValue, match="CC_SHARE='inf'.*finite"):
+            read()
+
+
+def test_values_set_together_are_seen_together():
+    """A snapshot never shows half of a set()."""
+    stop = threading.Event()
+    torn = []
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            settings.set(mqa_logits_max_chunk_bytes=number, prefill_dense_attn_kv_len_threshold=number)
+
+    settings.set(mqa_logits_max_chunk_bytes=0, prefill_dense_attn_kv_len_threshold=0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(300):
+            snapshot = settings.snapshot()
+            if snapshot.mqa_logits_max_chunk_bytes != snapshot.prefill_dense_attn_kv_len_threshold:
+                torn.append(snapshot)
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert not torn
+
+
+def test_a_redeclared_field_keeps_its_environment_names(monkeypatch):
+    """A subclass that only changes a default keeps the names; one that declares anew has its own."""
+
+    class Mine(DSASettings):
+        use_aiter: bool = True
+        fuse_topk: bool = setting(False, env="MINE_FUSE")
+
+    names = {name: it.variables for name, it in settings_of(Mine).items()}
+    assert names["use_aiter"] == ("SGLANG_USE_AITER",)
+    assert names["fuse_topk"] == ("MINE_FUSE",)
+    assert names["kv_format"] == ("SGLANG_DSA_KV_FORMAT",)
+    monkeypatch.setenv("SGLANG_USE_AITER", "0")
+    assert (live(Mine).use_aiter, live(Mine).fuse_topk) == (False, False)
+
+
+def test_annotated_declarations():
+    """What Annotated says of a type and what setting() says of a field add up."""
+
+    class Both(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="BOTH_")
+
+        number: Annotated[int, Field(ge=0, json_schema_extra={"x-note": "kept"})] = setting(1, env="REAL", le=9)
+
+    declared = settings_of(Both)["number"]
+    assert (declared.variable, declared.allowed) == ("REAL", "an integer in decimal digits, 0 <= x <= 9")
+    assert Both.model_json_schema()["properties"]["number"]["x-environment"] == "REAL"
+
+
+def test_what_belongs_to_the_class_is_found_on_snapshots():
+    """Methods and properties of a settings class are not settings; the error says where they are."""
+
+    class Derived(LiveSettings):
+        size: int = setting(2)
+
+        @property
+        def squared(self) -> int:
+            return self.size**2
+
+    assert live(Derived).snapshot().squared == 4
+    with pytest.raises(UnknownSetting, match=r"the class has it: settings.snapshot\(\).squared"):
+        live(Derived).squared  # noqa: B018
+    with pytest.raises(UnknownSetting, match=r"snapshot\(\).model_dump"):
+        settings.model_dump()
+
+
+def test_schemas_of_other_modes():
+    """A field that a schema leaves out is left out of the annotations too."""
+
+    class Hidden(LiveSettings):
+        shown: int = setting(1)
+        hidden: int = setting(1, exclude=True)
+
+    properties = Hidden.model_json_schema(mode="serialization")["properties"]
+    assert list(properties) == ["shown"]
+    assert properties["shown"]["x-environment"] == "SHOWN"
+
+
 def test_a_snapshot_reports_every_bad_value_at_once(monkeypatch):
     """One pass finds all; a bad text under an override is none of them."""
     monkeypatch.setenv("SGLANG_DSA_FUSE_TOPK", "maybe")
@@ -52,7 +176,8 @@ def test_construction_reads_the_environment_by_the_same_grammar(monkeypatch):
     """`DSASettings()` sees canonical and deprecated names, and refuses what a live read refuses, in the same words."""
     monkeypatch.setenv("SGLANG_NSA_FUSE_TOPK", " OFF ")
     monkeypatch.setenv("SGLANG_USE_AITER", "t")
-    built = DSASettings()
+    with pytest.warns(DeprecatedName, match="SGLANG_NSA_FUSE_TOPK"):
+        built = DSASettings()
     assert (built.fuse_topk, built.use_aiter, built.kv_format) == (False, True, "fp8")
     monkeypatch.setenv("SGLANG_DSA_FUSE_TOPK", "maybe")
     with pytest.raises(BadValue) as constructed:
@@ -152,6 +277,19 @@ def test_declarations_that_cannot_work_are_refused():
         a: int = setting(1, env="SHARED")
         b: int = setting(1, deprecated_names=[Renamed("SHARED", since="1", remove_in="2")])
 
+    class Nameless(LiveSettings):
+        a: int = setting(1, env="")
+
+    class Dependent(LiveSettings):
+        low: int = setting(1)
+        high: int = setting(2)
+
+        @field_validator("high")
+        @classmethod
+        def _above(cls, value: int, info: ValidationInfo) -> int:
+            assert value > info.data["low"]
+            return value
+
     class Method(LiveSettings):
         reset: int = setting(1)
 
@@ -159,7 +297,9 @@ def test_declarations_that_cannot_work_are_refused():
         (Aliased, r"use setting\(..., env="),
         (Required, "needs a default"),
         (BadDefault, "default is not allowed: input should be less than or equal to 3"),
-        (Shared, "SHARED is a name of both a and b"),
+        (Shared, "'SHARED' is a name of both a and b"),
+        (Nameless, "'' is a's name"),
+        (Dependent, "the default is not allowed: 'low'"),
         (Method, "the live object has a method of that name"),
     ]:
         with pytest.raises(DeclarationError, match=words):

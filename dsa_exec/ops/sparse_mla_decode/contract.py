@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dsa_exec.caches.samples import POISON, random_mla_cache
-from dsa_exec.dispatch.contract import Case, Contract, index, normal
+from dsa_exec.dispatch.contract import Case, Contract, normal, picks, with_holes
 from dsa_exec.layouts.mla_kv import MlaLayout
 
 Make = Callable[[torch.Generator, torch.device], dict[str, Any]]
@@ -27,14 +27,10 @@ def _attend(
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
         laid = layout or MlaLayout()
         cache = random_mla_cache(generator, laid, 3, device)
-        picked = [torch.randperm(cache.slots - 1, generator=generator)[:k] for _ in range(rows)]
-        slots = torch.stack(picked).to(torch.int32) if rows else torch.zeros(0, k, dtype=torch.int32)
+        slots = picks(generator, rows, k, cache.slots - 1)
         if holes:
-            slots[torch.rand(rows, k, generator=generator) < 0.4] = -1
-            slots[0] = -1
-            hostile = index(torch.device("cpu"), cache.slots, 2**31 - 1, -(2**31))
-            slots[1, ::2] = hostile.repeat(k)[: slots[1, ::2].numel()]
-            cache.data[-1] = POISON if laid.format == "fp8" else torch.nan  # nobody selects it
+            slots = with_holes(generator, slots, cache.slots)
+            cache.data[-1] = POISON if laid.format == "fp8" else torch.nan  # what -1 would address; nobody selects it
         args = {
             "q": normal(generator, device, rows, heads, laid.width, dtype=dtype),
             "cache": cache,

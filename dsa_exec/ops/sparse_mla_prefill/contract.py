@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dsa_exec.dispatch.contract import Case, Contract, index, normal
+from dsa_exec.dispatch.contract import Case, Contract, normal, picks, with_holes
 
 Make = Callable[[torch.Generator, torch.device], dict[str, Any]]
 
@@ -25,14 +25,10 @@ def _attend(
     sink: bool = False,
 ) -> Make:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
-        picked = [torch.randperm(max(key_count, k), generator=generator)[:k] for _ in range(rows)]
-        indices = torch.stack(picked).to(torch.int32) if rows else torch.zeros(0, k, dtype=torch.int32)
+        indices = picks(generator, rows, k, max(key_count, k))
         kv = normal(generator, device, key_count, width, dtype=dtype)
         if holes:
-            indices[(torch.rand(rows, k, generator=generator) < 0.4) | (indices == key_count - 1)] = -1
-            indices[0] = -1
-            hostile = index(torch.device("cpu"), key_count, 2**31 - 1, -(2**31))
-            indices[1, ::2] = hostile.repeat(k)[: indices[1, ::2].numel()]
+            indices = with_holes(generator, indices.where(indices < key_count - 1, -1), key_count)
             kv[-1] = torch.nan  # what an index of -1 would address; nobody selects it
         args = {
             "q": normal(generator, device, rows, heads, width, dtype=dtype),
