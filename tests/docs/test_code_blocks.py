@@ -32,7 +32,7 @@ def test_the_block_runs(block, tmp_path):
     done = subprocess.run(
         [sys.executable, *command, str(file)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,
