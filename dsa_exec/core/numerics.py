@@ -24,7 +24,9 @@ def e4m3_scale(amax: torch.Tensor, *, pow2: bool = False) -> torch.Tensor:
     Returns:
         f32, shaped as `amax`: max(amax, 1e-4) / 448, or the power of two at or above that.
     """
-    scale = amax.float().clamp(min=AMAX_FLOOR) / E4M3_MAX
+    amax = amax.float().clamp(min=AMAX_FLOOR)
+    # By a tensor: CUDA multiplies by the reciprocal of a Python number, which rounds another way than a division.
+    scale = amax / amax.new_full((), E4M3_MAX)
     if not pow2:
         return scale
     # Exactly, where a logarithm would round: scale = mantissa * 2**exponent with mantissa in [0.5, 1).

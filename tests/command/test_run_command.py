@@ -125,6 +125,7 @@ def test_a_named_backend_is_reported(dsa, text):
         (b" \n", "holds no text"),
         (b"x" * 8192, "8192 tokens and 32 new ones are more than the model's 8192 positions"),
     ],
+    ids=["missing", "binary", "blank", "too long"],
 )
 def test_a_bad_prompt_is_one_sentence(dsa, expect_sentence, tmp_path, content, words):
     """A missing, binary, empty or overlong text: which file, and what is wrong with it."""

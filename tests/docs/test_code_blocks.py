@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,19 @@ BLOCKS = [
 ]
 
 
+def plugin() -> list[str]:
+    """What gives pytest our fixture where the package is not installed, and its entry point not known."""
+    installed = any(point.value == "dsa_config.testing" for point in entry_points(group="pytest11"))
+    return [] if installed else ["-p", "dsa_config.testing"]
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_block_runs(block, tmp_path):
     """A block with tests is given to pytest, any other to Python; both must succeed."""
     file = tmp_path / "test_block.py"
     file.write_text(block)
     tests = any(isinstance(node, ast.FunctionDef) and node.name.startswith("test_") for node in ast.parse(block).body)
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if tests else []
+    command = ["-m", "pytest", *plugin(), "-q", "-p", "no:cacheprovider"] if tests else []
     done = subprocess.run(
         [sys.executable, *command, str(file)],
         cwd=tmp_path,

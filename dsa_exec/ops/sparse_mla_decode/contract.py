@@ -62,5 +62,5 @@ CONTRACT = Contract(
         Case("nothing quantised, with holes", _attend(4, 4, 8, layout=_MODEL, holes=True)),
     ),
     result=lambda _, returned: {"out": returned[0], "lse": returned[1]},
-    tolerance={"out": 2e-6, "lse": 2e-6},
+    tolerance={"out": 5e-6, "lse": 5e-6},
 )
