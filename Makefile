@@ -32,5 +32,5 @@ check: lint types layers  ## Style, types and layers
 generate: install  ## Write again what is generated: schemas/
 	$(BIN)/python -m dsa_exec.cli.generate
 
-clean:  ## Remove the environment
-	rm -rf .venv
+clean:  ## Remove the environment and what tools have left behind
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

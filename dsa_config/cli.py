@@ -17,6 +17,14 @@ from dsa_config.errors import raise_together
 
 app = typer.Typer(name="config", help="Show and explain settings.", no_args_is_help=True)
 
+MOMENTS = {
+    "call": "the next call",
+    "capture": "the next CUDA-graph capture or compilation",
+    "allocate": "the next allocation of a cache",
+    "process": "the next start of the process",
+}
+"""When a change of a setting takes effect, by its `effect`."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -31,10 +39,12 @@ def show(
         rows = [{key: getattr(it, key) for key in ("name", "value", "source", "origin")} for it in explanations]
         print_json({"settings": rows})
     else:
-        table = Table("setting", "value", "from", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        for title in ("setting", "value", "from"):
+            table.add_column(title, overflow="fold")
         for it in explanations:
             table.add_row(it.name, str(it.value), "default" if it.source == "default" else it.origin)
-        console().print(table)
+        console().print(table if explanations else "all settings are at their defaults")
     for it in explanations:
         _print_warnings(it)
 
@@ -84,14 +94,16 @@ def print_json(document: dict[str, Any]) -> None:
 def _print_explanation(it: Explanation) -> None:
     declared = settings_of(DSASettings)[it.name]
     out = console()
-    out.print(f"{it.name} = {it.value!r}, from {it.origin}")
-    out.print(f"  {declared.description}")
-    out.print(
-        f"  takes {declared.allowed}; default {declared.default!r}; a change matters until the next {declared.effect}"
+    first, *layers = str(dataclasses.replace(it, warnings=())).splitlines()
+    out.print(first, soft_wrap=True)
+    out.print(f"  {declared.description}", soft_wrap=True)
+    takes = (
+        f"takes {declared.allowed}; default {declared.default!r}; a change takes effect at {MOMENTS[declared.effect]}"
     )
-    out.print(f"  environment: {', '.join(declared.variables)}")
-    for rank, layer in enumerate(it.layers):
-        out.print(f"  {'wins ' if rank == 0 else 'loses'} {layer.source}: {layer.given!r} from {layer.origin}")
+    out.print(f"  {takes}", soft_wrap=True)
+    out.print(f"  environment: {', '.join(declared.variables)}", soft_wrap=True)
+    for layer in layers:
+        out.print(layer, soft_wrap=True)
 
 
 def _print_warnings(it: Explanation) -> None:

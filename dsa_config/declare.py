@@ -22,6 +22,20 @@ Effect = Literal["call", "capture", "allocate", "process"]
 """Until when a change still matters: the next call, the next CUDA-graph capture or compilation, the next cache
 allocation, the next process."""
 
+READ_BY_OTHER_SOURCES = (
+    "case_sensitive",
+    "env_file",
+    "env_ignore_empty",
+    "env_nested_delimiter",
+    "env_parse_none_str",
+    "json_file",
+    "pyproject_toml_table_header",
+    "secrets_dir",
+    "toml_file",
+    "yaml_file",
+)
+"""Options of pydantic-settings for sources that a live object does not have."""
+
 T = TypeVar("T")
 
 
@@ -60,6 +74,8 @@ def setting(
         effect: until when a change still matters.
         **field: anything else that `pydantic.Field` takes, such as `ge=0`.
     """
+    if not all(isinstance(renamed, Renamed) for renamed in deprecated_names):
+        raise DeclarationError(f"deprecated_names={deprecated_names!r}: wanted Renamed(name, since=..., remove_in=...)")
     info: FieldInfo = Field(default, **field)
     info.metadata.append(_Declared(env, tuple(deprecated_names), effect))
     return cast(T, info)
@@ -175,6 +191,9 @@ def settings_of(cls: type[LiveSettings]) -> dict[str, Setting]:
 
 
 def _settings_of(cls: type[LiveSettings]) -> dict[str, Setting]:
+    for option in READ_BY_OTHER_SOURCES:
+        if cls.model_config.get(option) != LiveSettings.model_config.get(option):
+            raise DeclarationError(f"{cls.__name__}: model_config[{option!r}] has no effect on live settings")
     validator = _fields_validator(cls)
     prefix = cls.model_config.get("env_prefix", "")
     found: dict[str, Setting] = {}

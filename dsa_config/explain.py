@@ -52,6 +52,14 @@ class Explanation:
     warnings: tuple[str, ...]
     conflict: dict[str, str] | None
 
+    def __str__(self) -> str:
+        lines = [f"{self.name} = {self.value!r}, from {self.origin}"]
+        for rank, layer in enumerate(self.layers):
+            verdict = "wins" if rank == 0 else "loses"
+            told = f" (which {layer.error})" if layer.error else ""
+            lines.append(f"  {verdict:5} {layer.source}: {layer.given!r} from {layer.origin}{told}")
+        return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
+
 
 def explain(reader: Reader) -> Explanation:
     """Explain one setting as it is now, in this context.
@@ -78,5 +86,5 @@ def _report(layer: Layer) -> LayerReport:
     try:
         value = layer.read()
     except BadValue as bad:
-        error = str(bad)
+        error = bad.reason
     return LayerReport(layer.source, str(layer.origin), layer.given, value, error)

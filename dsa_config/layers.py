@@ -64,6 +64,9 @@ def strongest_first(
         yield Layer(setting, "override", overridden.origin, overridden.given, value=overridden.value)
     if process is not None:
         yield Layer(setting, "set", process.origin, process.given, value=process.value)
-    if (found := env.find(setting, texts)) is not None:
+    # Each name that is set has its word; the first of them is the environment's.
+    for place in range(len(texts)):
+        found = env.find(setting, dict(list(texts.items())[place:]))
+        assert found is not None
         yield Layer(setting, "environment", found.origin, found.text, found=found)
     yield Layer(setting, "default", _DEFAULT_ORIGIN, setting.given_default, value=setting.default)

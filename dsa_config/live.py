@@ -193,6 +193,8 @@ def live(cls: type[SettingsClass]) -> SettingsClass:
     Raises:
         DeclarationError: the class cannot be read live.
     """
+    if not (isinstance(cls, type) and issubclass(cls, LiveSettings)):
+        raise DeclarationError(f"live({cls!r}): wanted a class that is derived from LiveSettings")
     if cls not in _live_objects:
         readers = {name: Reader(declared) for name, declared in settings_of(cls).items()}
         taken = sorted(name for name in readers if hasattr(Live, name))

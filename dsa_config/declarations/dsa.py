@@ -59,8 +59,8 @@ class DSASettings(LiveSettings):
     """What the index-K cache holds: e4m3 with a scale a token, or the model's own dtype with nothing quantised."""
 
     kv_format: Literal["fp8", "model"] = setting("fp8", effect="allocate")
-    """What the MLA cache holds: tokens of 656 bytes (e4m3 latent, four scales, bf16 RoPE part), or the model's own
-    dtype with nothing quantised."""
+    """What the MLA cache holds: e4m3 latents with a scale for every 128 channels and bf16 RoPE parts (656 bytes a token
+    in DeepSeek-V3.2), or the model's own dtype with nothing quantised."""
 
     index_quant_backend: Annotated[str, backend_choices("index_quant")] = backend_setting()
     """Which kernel quantises index queries."""

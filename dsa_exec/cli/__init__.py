@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
+import dsa_config
 import dsa_config.cli
 from dsa_config import DeprecatedName, SettingError
 from dsa_exec.cli.run import run
 from dsa_exec.core.errors import DsaError
 
+OUTPUT_ERROR = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="dsa",
-    help="DeepSeek Sparse Attention: run a model, and see what every setting is and why.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,15 +30,42 @@ app.command()(run)
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 2 for what the user gave, 130 when interrupted."""
+    """Run the command line; exit with 0, 1 (cannot write), 2 (what the user gave is wrong) or 130 (interrupted)."""
     # What there is to say about deprecated names, each command says itself, once and without a line of ours.
     warnings.simplefilter("ignore", DeprecatedName)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal that knows no such character is no reason to stop
     try:
         app(prog_name="dsa")
     except (SettingError, DsaError) as error:
-        print(f"dsa: {error}", file=sys.stderr)
+        _say(str(error))
         sys.exit(USAGE_ERROR)
+    except OSError as error:
+        _say(f"cannot write the output: {error.strerror}")
+        sys.exit(OUTPUT_ERROR)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            print("dsa: interrupted", file=sys.stderr)
+            _say("interrupted")
         raise
+
+
+def _say(message: str) -> None:
+    print(f"dsa: {message}", file=sys.stderr)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(dsa_config.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """DeepSeek Sparse Attention: run a model, and see what every setting is and why."""

@@ -28,7 +28,9 @@ def main() -> None:
         if not path.exists() or path.read_text("utf-8") != text:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, "utf-8")
-            print(path.relative_to(ROOT))
+            print(f"wrote {path.relative_to(ROOT)}")
+        else:
+            print(f"{path.relative_to(ROOT)} is current")
 
 
 if __name__ == "__main__":

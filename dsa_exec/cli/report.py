@@ -40,6 +40,7 @@ class LogitsUse(_Part):
     rows: int
     row_bytes: int
     chunks: int
+    is_too_small: bool = Field(description="The budget is less than one row; rows came one by one all the same.")
     calls: int = Field(description="How many calls there were in all.")
 
 

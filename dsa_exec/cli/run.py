@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsa_config import settings
 from dsa_config.cli import explain_all, print_json
 from dsa_exec.cli.progress import late_progress
 from dsa_exec.cli.report import AgreementWithPlain, BackendInUse, LogitsUse, RunReport, SettingInForce, Stage
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from dsa_exec.dispatch.trace import Trace
 
 
-class PromptError(DsaError):
-    """A prompt that cannot be read, or that the model cannot take."""
+LONGEST_REASON = 200
+
+
+class RunError(DsaError):
+    """What was asked for cannot be run: a prompt, a device, a folder. Says which, and what is wanted."""
 
 
 def run(
@@ -50,28 +55,38 @@ def run(
     """Continue a text with a DSA model, greedily, on our indexer and attention; then report how."""
     in_force = explain_all(changed_only=True)  # before anything slow: a bad setting is told at once
     source, text = _prompt(prompt)
+    if model is not None and not model.is_dir():
+        what = "is a file" if model.exists() else "is not there"
+        raise RunError(f"--model {model}: {what}; wanted a folder in Hugging Face format")
+    if settings.debug_log_decisions:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
     stages = _Stages()
     with stages.stage("import"):
         import torch
 
         from dsa_exec.dispatch.trace import record_calls
-        from dsa_exec.integrations import transformers as hf
-        from dsa_exec.integrations.transformers.greedy import agreement, continue_greedily
+
+        try:
+            from dsa_exec.integrations import transformers as hf
+            from dsa_exec.integrations.transformers.greedy import agreement, continue_greedily
+        except ModuleNotFoundError as error:
+            if error.name != "transformers":
+                raise
+            raise RunError("dsa run needs transformers: pip install 'dsa[transformers]'") from None
     where = _device(torch, device)
     hf.be_quiet()
     with stages.stage("load"):
         loaded = hf.load_tiny(where) if model is None else hf.load_checkpoint(model, where)
     ids = _tokens(loaded, source, text, max_new_tokens)
-    runs = 2 if compare else 1
     plain = None
-    with late_progress("generating", runs * max_new_tokens) as advance:
-        if compare:
+    if compare:
+        with late_progress("plain transformers", max_new_tokens) as advance:
             plain = continue_greedily(loaded.model, ids, max_new_tokens, on_token=advance)
-            stages.add("plain transformers, prefill", plain.prefill_s)
-            stages.add("plain transformers, decode", plain.decode_s)
-        with hf.attached(loaded.model), record_calls() as trace:
-            cache = hf.DsaCache.for_model(loaded.model, max_tokens=len(ids) + max_new_tokens)
-            ours = continue_greedily(loaded.model, ids, max_new_tokens, cache=cache, on_token=advance)
+        stages.add("plain transformers, prefill", plain.prefill_s)
+        stages.add("plain transformers, decode", plain.decode_s)
+    with late_progress("on our ops", max_new_tokens) as advance, hf.attached(loaded.model), record_calls() as trace:
+        cache = hf.DsaCache.for_model(loaded.model, max_tokens=len(ids) + max_new_tokens)
+        ours = continue_greedily(loaded.model, ids, max_new_tokens, cache=cache, on_token=advance)
     stages.add("prefill", ours.prefill_s)
     stages.add("decode", ours.decode_s)
     agreed = None
@@ -126,15 +141,17 @@ def _prompt(name: str | None) -> tuple[str, str]:
         text = (resources.files("dsa_exec.models") / "prompt.txt").read_text("utf-8")
         return "the text of this project", text.strip()
     source = "standard input" if name == "-" else name
+    if name == "" or (name == "-" and sys.stdin is None):
+        raise RunError(f"--prompt {name!r}: there is nothing to read from")
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise PromptError(f"--prompt {name}: cannot be read: {error.strerror}") from None
+        raise RunError(f"--prompt {name}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise PromptError(f"--prompt {name}: is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise RunError(f"--prompt {name}: is not UTF-8 text: {error.reason} at byte {error.start}") from None
     if not text.strip():
-        raise PromptError(f"--prompt {name}: holds no text")
+        raise RunError(f"--prompt {name}: holds no text")
     return source, text
 
 
@@ -142,9 +159,12 @@ def _tokens(loaded: Any, source: str, text: str, max_new_tokens: int) -> list[in
     ids: list[int] = loaded.tokenizer.encode(text)
     longest = loaded.model.config.max_position_embeddings
     if len(ids) + max_new_tokens > longest:
-        raise PromptError(
+        raise RunError(
             f"{source}: {len(ids)} tokens and {max_new_tokens} new ones are more than the model's {longest} positions"
         )
+    known = loaded.model.config.vocab_size
+    if max(ids) >= known:
+        raise RunError(f"{loaded.name}: the tokenizer gives token {max(ids)}, and the model knows {known} of them")
     return ids
 
 
@@ -152,9 +172,10 @@ def _device(torch: Any, name: str) -> Any:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise DsaError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        torch.zeros(1, device=name).item()
+        return torch.device(name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RunError(f"--device {name}: {str(error).splitlines()[0][:LONGEST_REASON]}") from None
 
 
 def _device_name(torch: Any, device: Any) -> str:
@@ -180,5 +201,6 @@ def _logits(trace: Trace) -> LogitsUse | None:
         rows=largest.rows,
         row_bytes=largest.row_bytes,
         chunks=largest.chunks,
+        is_too_small=largest.budget.bytes < largest.row_bytes,
         calls=len(trace.chunked),
     )

@@ -13,9 +13,11 @@ from dsa_exec.cli.report import AgreementWithPlain, LogitsUse, RunReport
 def show(report: RunReport) -> None:
     """Print the text that was generated, then how it came about."""
     out = console()
+    out.print("the text goes on:")
     out.print(printable(report.text), soft_wrap=True)
     out.print()
-    out.print(f"{report.model} on {report.device}, {report.prompt_tokens} tokens from {report.prompt}", soft_wrap=True)
+    read = count(report.prompt_tokens, "token")
+    out.print(f"{report.model} on {report.device}, after {read} from {report.prompt}", soft_wrap=True)
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     out.print()
@@ -37,7 +39,7 @@ def show(report: RunReport) -> None:
     out.print(_table(("stage", "seconds"), ((it.name, f"{it.seconds:.3f}") for it in report.stages)))
     if report.agreement is not None:
         out.print()
-        out.print(_agreement(report.agreement, len(report.tokens)), soft_wrap=True)
+        out.print(_agreement(report.agreement), soft_wrap=True)
 
 
 def printable(text: str) -> str:
@@ -55,32 +57,40 @@ def size(bytes_: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
+def count(number: int, what: str) -> str:
+    """A number of things: `1 row`, `2 rows`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(*titles, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
 
 
 def _logits(use: LogitsUse) -> str:
-    limits = [f"{size(use.static_bytes)} of total memory"]
+    limits = [f"{size(use.static_bytes)} as a share of total memory"]
     if use.live_bytes is not None:
-        limits.append(f"{size(use.live_bytes)} of free memory")
+        limits.append(f"{size(use.live_bytes)} as a share of free memory")
     if use.cap_bytes is not None:
         limits.append(f"{size(use.cap_bytes)} by mqa_logits_max_chunk_bytes")
-    return (
-        f"logits: {use.rows} rows of {size(use.row_bytes)} in {use.chunks} chunk{'s' if use.chunks > 1 else ''}, "
-        f"budget {size(use.budget_bytes)} (least of {', '.join(limits)}); {use.calls} calls"
+    words = (
+        f"logits: {count(use.rows, 'row')} of {size(use.row_bytes)} in {count(use.chunks, 'chunk')}, "
+        f"budget {size(use.budget_bytes)} (least of {', '.join(limits)}); {count(use.calls, 'call')}"
     )
+    return f"{words}\nThe budget is less than one row, so that rows came one by one." if use.is_too_small else words
 
 
-def _agreement(agreed: AgreementWithPlain, count: int) -> str:
+def _agreement(agreed: AgreementWithPlain) -> str:
     if agreed.same_tokens:
-        tokens = f"the same {count} tokens"
+        tokens = f"the same {count(len(agreed.plain_tokens), 'token')}"
     elif agreed.first_divergence == 0:
         tokens = "another first token"
     else:
-        tokens = f"the same {agreed.first_divergence} tokens, then others"
+        tokens = f"the same {count(agreed.first_divergence or 0, 'token')}, then others"
     return (
         f"against plain transformers: {tokens}; {agreed.selected_in_common:.1%} of selected positions in common; "
         f"largest logit difference {agreed.largest_logit_difference:.3g}"

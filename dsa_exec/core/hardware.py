@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+CGROUP = Path("/sys/fs/cgroup")
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -105,28 +107,32 @@ def is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
-    import torch
-
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
 def _host_memory() -> MemoryReading:
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     total = os.sysconf("SC_PHYS_PAGES") * page_bytes
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name == "MemAvailable":
-                return MemoryReading(total, int(rest.split()[0]) * 1024)
-    return MemoryReading(total, os.sysconf("SC_AVPHYS_PAGES") * page_bytes if _has("SC_AVPHYS_PAGES") else total)
+    free = _meminfo_bytes("MemAvailable")
+    if free is None:
+        free = os.sysconf("SC_AVPHYS_PAGES") * page_bytes if "SC_AVPHYS_PAGES" in os.sysconf_names else total
+    limit, used = (_number_in(CGROUP / name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:  # a container may have less than its machine
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    return MemoryReading(total, free)
 
 
-def _has(name: str) -> bool:
-    return name in os.sysconf_names
+def _meminfo_bytes(wanted: str) -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = (line.partition(":")[2] for line in lines if line.startswith(f"{wanted}:"))
+    return next((int(rest.split()[0]) * 1024 for rest in found), None)
+
+
+def _number_in(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # not there, or no limit ("max")
+        return None
 
 
 def _version(distribution: str) -> str | None:

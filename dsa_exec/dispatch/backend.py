@@ -14,18 +14,25 @@ def refuses_nothing(_call: Any, _hw: Capabilities) -> str | None:
     return None
 
 
+LAST = 100
+"""The rank of the specification: it takes every call, and is the last that `auto` would want."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One implementation of an op. Each `on_<name>.py` has one, as `BACKEND`.
+
+    The file is imported to list backends, also where the backend cannot run: it imports no vendor library at its top,
+    but in `run`, and `refuses` says that it is missing.
 
     Attributes:
         name: the file's name without `on_`.
         run: takes the op's Call, gives the op's result. Reads no settings.
         refuses: takes the Call and the device's capabilities; None, or why not, in one sentence with the value in it.
-        rank: `auto` tries backends in this order, lowest first.
+        rank: `auto` tries backends in this order, lowest first; the specification, torch, comes last.
     """
 
     name: str
     run: Callable[[Any], Any]
     refuses: Callable[[Any, Capabilities], str | None] = refuses_nothing
-    rank: int = 100
+    rank: int = 50

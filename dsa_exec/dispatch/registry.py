@@ -19,24 +19,30 @@ def op_names() -> tuple[str, ...]:
 
 
 @functools.cache
-def backends(op: str) -> dict[str, Backend]:
-    """The backends of an op by name, in the order in which `auto` tries them.
+def backend(op: str, name: str) -> Backend:
+    """One backend of an op.
 
     Raises:
-        ImportError, AttributeError: a backend's file is broken. That is never taken for "not available".
+        ImportError, AttributeError: its file is broken. That is never taken for "not available".
     """
-    found = [_backend(op, name) for name in backend_names(op)]
-    return {backend.name: backend for backend in sorted(found, key=lambda backend: (backend.rank, backend.name))}
+    module = importlib.import_module(f"dsa_exec.ops.{op}.on_{name}")
+    found: Backend = module.BACKEND
+    if found.name != name:
+        raise AttributeError(f"{module.__file__}: BACKEND is named {found.name!r}; wanted {name!r}")
+    return found
+
+
+@functools.cache
+def backends(op: str) -> dict[str, Backend]:
+    """All backends of an op by name, in the order in which `auto` tries them.
+
+    Raises:
+        ImportError, AttributeError: the file of one of them is broken.
+    """
+    found = [backend(op, name) for name in backend_names(op)]
+    return {it.name: it for it in sorted(found, key=lambda it: (it.rank, it.name))}
 
 
 def op_function(op: str) -> Any:
     """The public function of an op, for a backend that is made of other ops."""
     return getattr(importlib.import_module(f"dsa_exec.ops.{op}"), op)
-
-
-def _backend(op: str, name: str) -> Backend:
-    module = importlib.import_module(f"dsa_exec.ops.{op}.on_{name}")
-    backend: Backend = module.BACKEND
-    if backend.name != name:
-        raise AttributeError(f"{module.__file__}: BACKEND is named {backend.name!r}; wanted {name!r}")
-    return backend

@@ -14,7 +14,7 @@ from dsa_exec.core.errors import UnsupportedCall
 from dsa_exec.core.hardware import capabilities
 from dsa_exec.dispatch import trace
 from dsa_exec.dispatch.backend import Backend
-from dsa_exec.dispatch.registry import backends
+from dsa_exec.dispatch.registry import backend, backends
 
 _log = logging.getLogger("dsa_exec.dispatch")
 _said: set[tuple[str, str, tuple[tuple[str, str], ...]]] = set()
@@ -59,16 +59,15 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
     """
     choice = getattr(settings, f"{op}_backend")
     hw = capabilities(device)
-    available = backends(op)
-    candidates = available.values() if choice == AUTO else (available[choice],)
+    candidates = backends(op).values() if choice == AUTO else (backend(op, choice),)
     refusals: list[tuple[str, str]] = []
-    for backend in candidates:
-        sentence = backend.refuses(call, hw)
+    for candidate in candidates:
+        sentence = candidate.refuses(call, hw)
         if sentence is None:
-            decision = Decision(op, choice, backend, tuple(refusals))
+            decision = Decision(op, choice, candidate, tuple(refusals))
             _report(decision)
             return decision
-        refusals.append((backend.name, sentence))
+        refusals.append((candidate.name, sentence))
     raise UnsupportedCall(op, choice, refusals)
 
 

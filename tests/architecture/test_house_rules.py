@@ -67,7 +67,7 @@ def checks(test: ast.AST) -> bool:
 )
 def test_generated_files_are_current(path, text):
     """What is generated is committed as it would be generated now; `make generate` writes it."""
-    assert path.read_text("utf-8") == text
+    assert path.read_text("utf-8") == text, "run `make generate`"
 
 
 def test_one_version_everywhere():

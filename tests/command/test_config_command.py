@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 
 import pytest
 
+import dsa_config
 from dsa_config import DSASettings
 
 
@@ -53,6 +57,8 @@ def test_show_lists_every_setting(dsa):
     assert dsa("config", "show").out.splitlines()[1].split() == ["fuse_topk", "True", "default"]
     rows = dsa("config", "show", "--json").json["settings"]
     assert [row["name"] for row in rows] == list(DSASettings.model_fields)
+    assert dsa("config", "show", "--changed").out == "all settings are at their defaults\n"
+    assert dsa("--version").out == f"{dsa_config.__version__}\n"
     changed = dsa("config", "show", "--changed", "--json", SGLANG_USE_AITER="1").json["settings"]
     assert changed == [
         {
@@ -112,11 +118,8 @@ def test_help_pages(dsa, command):
 
 def test_a_reader_that_goes_away(dsa):
     """A broken pipe ends the command without a traceback."""
-    import subprocess
-    import sys
-
     program = "from dsa_exec.cli import main; main()"
-    script = f"{sys.executable} -c '{program}' config show --json | head -c 1"
+    script = f"{shlex.quote(sys.executable)} -c '{program}' config show --json | head -c 1"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "{"
     assert "Traceback" not in done.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +15,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 from tiny_checkpoints import save_tiny
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 import dsa_exec
 from dsa_exec.cli.show_report import printable, size
@@ -45,6 +50,7 @@ def test_the_shipped_model_reads_the_shipped_text(dsa):
         "auto: the only backend",
         "logits: ",
         "in 1 chunk, budget",
+        "the model's weights are random",
         "prefill",
         "against plain transformers: ",
         "% of selected positions in common",
@@ -154,7 +160,7 @@ def test_a_format_that_the_geometry_does_not_fit(dsa, expect_sentence, text, tmp
     expect_sentence(done, "kv_lora_rank is 96", "kv_format=model")
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta"])
 def test_a_bad_device_is_one_sentence(dsa, expect_sentence, device):
     """A device that torch does not have or know."""
     expect_sentence(dsa("run", "--device", device), f"--device {device}")
@@ -165,6 +171,56 @@ def test_too_few_new_tokens(dsa):
     done = dsa("run", "--max-new-tokens", "0")
     assert done.code == 2
     assert "'--max-new-tokens'" in done.err
+
+
+def test_a_tokenizer_of_another_model(dsa, expect_sentence, text, tmp_path):
+    """A token that the model does not know is told before the model fails on it."""
+    save_tiny(tmp_path, "deepseek_v32", vocab_size=300)
+    words = Tokenizer(WordLevel({"[UNK]": 300}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(tmp_path)
+    done = dsa("run", "--model", tmp_path, "--prompt", text, "--no-compare")
+    expect_sentence(done, "the tokenizer gives token 300, and the model knows 300 of them")
+
+
+def test_decisions_are_logged_on_demand(dsa):
+    """debug_log_decisions tells each choice of a backend on standard error."""
+    done = dsa("run", "--max-new-tokens", "1", "--no-compare", SGLANG_DSA_DEBUG_LOG_DECISIONS="1")
+    assert done.code == 0
+    assert "index_select runs on torch (auto: the only backend)" in done.err
+
+
+def test_a_budget_below_a_row_is_told(dsa, text):
+    """Rows come one by one all the same, and the report says so."""
+    done = dsa(
+        "run", "--prompt", text, "--max-new-tokens", "1", "--no-compare", SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES="8"
+    )
+    assert "270 rows of 1.1 KiB in 270 chunks, budget 8 bytes" in done.out
+    assert "The budget is less than one row" in done.out
+
+
+@pytest.mark.parametrize("redirection", ["> /dev/full", "--prompt - <&-"])
+def test_streams_that_do_not_work(redirection):
+    """An output that cannot be written and an input that is closed are a sentence each."""
+    program = "from dsa_exec.cli import main; main()"
+    command = "config show" if "full" in redirection else "run"
+    script = f"{shlex.quote(sys.executable)} -c '{program}' {command} {redirection}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("dsa: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_terminal_that_knows_ascii_only(dsa):
+    """Characters that cannot be shown are escaped, and nothing fails."""
+    done = dsa("run", "--max-new-tokens", "4", "--no-compare", PYTHONIOENCODING="ascii")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_without_transformers(tmp_path, dsa, expect_sentence):
+    """The command says what to install."""
+    (tmp_path / "transformers.py").write_text("raise ModuleNotFoundError(name='transformers')\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    expect_sentence(dsa("run", PYTHONPATH=path), "pip install 'dsa[transformers]'")
 
 
 def test_interrupted():

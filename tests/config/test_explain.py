@@ -46,6 +46,25 @@ def test_an_unknown_name_is_told_the_nearest(monkeypatch):
         settings.explain("SGLANG_DSA_KV_FROMAT")
 
 
+def test_each_name_that_is_set_has_its_word(monkeypatch):
+    """A deprecated name that loses to the canonical one is a losing layer of its own."""
+    monkeypatch.setenv("SGLANG_DSA_FUSE_TOPK", "1")
+    monkeypatch.setenv("SGLANG_NSA_FUSE_TOPK", "maybe")
+    explanation = settings.explain("fuse_topk")
+    assert [(layer.source, layer.given) for layer in explanation.layers] == [
+        ("environment", "1"),
+        ("environment", "maybe"),
+        ("default", True),
+    ]
+    assert str(explanation).splitlines() == [
+        "fuse_topk = True, from environment variable SGLANG_DSA_FUSE_TOPK",
+        "  wins  environment: '1' from environment variable SGLANG_DSA_FUSE_TOPK",
+        "  loses environment: 'maybe' from environment variable SGLANG_NSA_FUSE_TOPK (which is not a boolean)",
+        "  loses default: True from the declaration",
+        *(f"  warning: {warning}" for warning in explanation.warnings),
+    ]
+
+
 def test_a_bad_loser_is_reported_and_a_bad_winner_is_raised(monkeypatch):
     """A losing layer with a bad text is listed with its error; a winning one is the error."""
     monkeypatch.setenv("SGLANG_DSA_FUSE_TOPK", "maybe")

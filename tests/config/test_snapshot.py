@@ -290,9 +290,14 @@ def test_declarations_that_cannot_work_are_refused():
             assert value > info.data["low"]
             return value
 
+    class Filed(LiveSettings):
+        model_config = SettingsConfigDict(env_file=".env")
+
     class Method(LiveSettings):
         reset: int = setting(1)
 
+    with pytest.raises(DeclarationError, match="wanted Renamed"):
+        setting(1, deprecated_names=["OLD"])
     for cls, words in [
         (Aliased, r"use setting\(..., env="),
         (Required, "needs a default"),
@@ -301,6 +306,9 @@ def test_declarations_that_cannot_work_are_refused():
         (Nameless, "'' is a's name"),
         (Dependent, "the default is not allowed: 'low'"),
         (Method, "the live object has a method of that name"),
+        (Filed, r"model_config\['env_file'\] has no effect"),
+        (int, "wanted a class that is derived from LiveSettings"),
+        (3, "wanted a class"),
     ]:
         with pytest.raises(DeclarationError, match=words):
             live(cls)

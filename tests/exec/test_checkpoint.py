@@ -69,8 +69,9 @@ def remove(name: str):
         ),
         (lambda folder: change_config(folder, model_type=None), "model_type is None"),
         (lambda folder: change_config(folder, hidden_size="big"), "is not a configuration of deepseek_v32"),
-        (write("config.json", "{"), "is not a JSON object"),
-        (write("config.json", "[]"), "is not a JSON object"),
+        (write("config.json", "{"), "is not JSON: "),
+        (write("config.json", "[]"), "is not a JSON object but a list"),
+        (lambda folder: change_config(folder, quantization_config={"quant_method": "fp8"}), "as they were trained"),
         (remove("config.json"), "has no config.json"),
         (write("tokenizer.json", "{"), "the tokenizer cannot be loaded"),
     ],
@@ -93,7 +94,7 @@ def test_what_is_no_folder(tmp_path, name, words):
 
 def test_without_a_tokenizer_bytes_are_tokens(folder, tmp_path):
     """A vocabulary of at least 256 can be bytes, which the notes say; a smaller one cannot."""
-    loaded = load_checkpoint(folder, CPU)
+    loaded = load_checkpoint(str(folder), CPU)
     assert isinstance(loaded.tokenizer, BytesTokenizer)
     assert "bytes are used as tokens" in loaded.notes[0]
     small = save_tiny(tmp_path / "small", "deepseek_v32", vocab_size=255)

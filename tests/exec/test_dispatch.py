@@ -36,6 +36,7 @@ def picky(monkeypatch):
 
     backend = Backend("picky", backends("topk")["torch"].run, refuses, rank=1)
     monkeypatch.setattr(select, "backends", lambda op: {"picky": backend, **registry.backends(op)})
+    monkeypatch.setattr(select, "backend", lambda op, name: select.backends(op)[name])
     monkeypatch.setattr("dsa_config.declarations.backends.backend_names", lambda op: ("picky", "torch"))
     monkeypatch.setattr(select, "_said", set())
     return backend
@@ -117,30 +118,31 @@ def test_an_unknown_backend_is_a_bad_value(monkeypatch):
 
 
 def test_every_op_is_found_with_its_specification():
-    """Eleven ops, each with a torch backend."""
+    """Eleven ops, each with a torch backend, which `auto` takes last."""
     assert len(op_names()) == 11
-    assert all("torch" in backends(op) for op in op_names())
+    assert all(list(backends(op))[-1] == "torch" for op in op_names())
 
 
 def test_a_backend_is_one_file(tmp_path):
-    """A file dropped beside an op is found, allowed by the setting and used, with no other edit."""
+    """A file dropped beside an op is found, allowed and preferred to the specification; a broken one harms itself."""
     root = Path(dsa_exec.__file__).parent.parent
     for package in ("dsa_config", "dsa_exec"):
         shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "dsa_exec/ops/topk/on_copycat.py").write_text(
         "from dsa_exec.dispatch.backend import Backend\n"
         "from dsa_exec.ops.topk.on_torch import BACKEND as TORCH\n"
-        "BACKEND = Backend('copycat', TORCH.run, rank=1)\n"
+        "BACKEND = Backend('copycat', TORCH.run)\n"
     )
     (tmp_path / "dsa_exec/ops/kv_store/on_broken.py").write_text("import no_such_module\n")
     program = (
         "import torch, dsa_exec\n"
         "from dsa_config import settings\n"
-        "settings.set(topk_backend='copycat')\n"
         "with dsa_exec.record_calls() as trace:\n"
         "    dsa_exec.topk(torch.ones(1, 3), torch.tensor([3], dtype=torch.int32), 2)\n"
         "print(list(trace.decisions))\n"
-        "from dsa_exec.dispatch.registry import backends\n"
+        "settings.set(kv_store_backend='torch')\n"
+        "from dsa_exec.dispatch.registry import backend, backends\n"
+        "print(backend('kv_store', 'torch').name)\n"
         "try:\n"
         "    backends('kv_store')\n"
         "except ModuleNotFoundError as error:\n"
@@ -155,7 +157,7 @@ def test_a_backend_is_one_file(tmp_path):
         text=True,
         check=False,
     )
-    assert done.stdout == "[('topk', 'copycat')]\nbroken: no_such_module\n", done.stderr
+    assert done.stdout == "[('topk', 'copycat')]\ntorch\nbroken: no_such_module\n", done.stderr
 
 
 def test_a_backend_is_named_after_its_file(monkeypatch):
@@ -163,13 +165,13 @@ def test_a_backend_is_named_after_its_file(monkeypatch):
     from dsa_exec.ops.topk import on_torch
 
     monkeypatch.setattr(on_torch, "BACKEND", dataclasses.replace(on_torch.BACKEND, name="other"))
-    registry.backends.cache_clear()
+    registry.backend.cache_clear()
     try:
         with pytest.raises(AttributeError, match="BACKEND is named 'other'; wanted 'torch'"):
-            backends("topk")
+            registry.backend("topk", "torch")
     finally:
         monkeypatch.undo()
-        registry.backends.cache_clear()
+        registry.backend.cache_clear()
 
 
 def test_capabilities_of_this_machine():

@@ -8,8 +8,8 @@ from oracles.fake_quant import fake_quantised
 from transformers import AutoModelForCausalLM, DeepseekV32Config, DynamicCache, GlmMoeDsaConfig, LlamaConfig
 
 from dsa_config import settings
-from dsa_exec.core.errors import LayoutError, RangeError, UnsupportedCall
-from dsa_exec.integrations.transformers import DsaCache, attached, load_tiny
+from dsa_exec.core.errors import LayoutError, RangeError
+from dsa_exec.integrations.transformers import DsaCache, NotSupported, attached, load_tiny
 from dsa_exec.integrations.transformers.greedy import agreement, continue_greedily
 
 TINY = {
@@ -193,7 +193,7 @@ def test_detaching_leaves_no_trace(model):
 
 
 def expect_refusal(words: str, call) -> None:
-    with pytest.raises(UnsupportedCall, match=words):
+    with pytest.raises(NotSupported, match=words):
         call()
 
 
@@ -206,7 +206,7 @@ def test_what_is_not_supported_is_refused_in_words(model):
     llama = AutoModelForCausalLM.from_config(
         LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     )
-    with attached(model):
+    with attached(model), torch.no_grad():
         cache = DsaCache.for_model(model, max_tokens=64)
         expect_refusal("past_key_values is DynamicCache: pass .*DsaCache.for_model", lambda: model(tokens))
         expect_refusal(
@@ -216,9 +216,16 @@ def test_what_is_not_supported_is_refused_in_words(model):
             "padding that is not on the left", lambda: model(tokens, attention_mask=mask, past_key_values=cache)
         )
         expect_refusal("made by the caller", lambda: model(tokens, attention_mask=full, past_key_values=cache))
-    expect_refusal("model_type='llama'; deepseek_v32 and glm_moe_dsa are", lambda: attached(llama).__enter__())
+    for call in (lambda: attached(llama).__enter__(), lambda: DsaCache.for_model(llama, max_tokens=8)):
+        expect_refusal("model_type='llama': deepseek_v32 and glm_moe_dsa are", call)
     with attached(model):
         expect_refusal("not transformers' own", lambda: attached(model).__enter__())
+        loss = model(tokens, labels=tokens, past_key_values=DsaCache.for_model(model, max_tokens=64)).loss
+        expect_refusal("no gradient passes an FP8 cache: set kv_format=model", loss.backward)
+    with pytest.raises(RangeError, match="max_tokens is 0; wanted at least 1"):
+        DsaCache.for_model(model, max_tokens=0)
+    model.config.quantization_config = {"quant_method": "fp8"}
+    expect_refusal("weights are quantised", lambda: attached(model).__enter__())
     with pytest.raises(TypeError, match="run the model under attached"):
         cache.update(torch.zeros(1), torch.zeros(1), 0)
 
@@ -227,9 +234,9 @@ def test_a_cache_that_is_too_small_says_so(model):
     """More tokens or requests than there is room for is an error before anything is written."""
     with attached(model):
         cache = DsaCache.for_model(model, max_tokens=16)
-        with pytest.raises(RangeError, match="gets 1 requests of 20 tokens; wanted 1 requests of at most 16"):
+        with pytest.raises(RangeError, match="batch_size=1 and max_tokens=16; wanted room for 1 requests of 20"):
             model(torch.tensor([prompt(0, 20)]), past_key_values=cache)
-        with pytest.raises(RangeError, match="gets 2 requests"):
+        with pytest.raises(RangeError, match="wanted room for 2 requests"):
             model(torch.tensor([prompt(0, 8)] * 2), past_key_values=cache)
         assert not any(layer.mla.data.any() for layer in cache.layers)
 
@@ -244,6 +251,33 @@ def test_other_geometries_need_the_model_format():
     plain = continue_greedily(small, prompt(0), NEW)
     with settings.override(**UNQUANTISED):
         assert ours(small, prompt(0)).tokens == plain.tokens
+
+
+def test_gradients_pass_the_model_format(model):
+    """With nothing quantised, the gradients of all but the indexer are those of plain transformers."""
+    tokens = torch.tensor([prompt(7, 60)])
+
+    def gradients(**kwargs) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model(tokens, labels=tokens, **kwargs).loss.backward()
+        return {name: it.grad.clone() for name, it in model.named_parameters() if it.grad is not None}
+
+    plain = gradients()
+    with settings.override(**UNQUANTISED), attached(model):
+        ours = gradients(past_key_values=DsaCache.for_model(model, max_tokens=60))
+    assert ours.keys() == plain.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(ours[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_a_checkpoints_sampling_does_not_matter(model):
+    """Greedy is greedy, whatever the generation configuration says; only its end tokens count."""
+    plain = continue_greedily(model, prompt(0), 6)
+    model.generation_config.update(repetition_penalty=1.9, num_beams=4, do_sample=True, num_return_sequences=2)
+    assert continue_greedily(model, prompt(0), 6).tokens == plain.tokens
+    model.generation_config.eos_token_id = [plain.tokens[2], 255]
+    first = plain.tokens.index(plain.tokens[2])
+    assert continue_greedily(model, prompt(0), 6).tokens == plain.tokens[: first + 1]
 
 
 def test_bf16_models_run(kind):

@@ -10,7 +10,8 @@ from transformers.utils import logging
 
 from dsa_exec.integrations.transformers.attach import attached
 from dsa_exec.integrations.transformers.cache import DsaCache
-from dsa_exec.integrations.transformers.checkpoint import CheckpointError, Loaded, load_checkpoint, load_tiny
+from dsa_exec.integrations.transformers.checkpoint import Loaded, load_checkpoint, load_tiny
+from dsa_exec.integrations.transformers.errors import CheckpointError, NotSupported
 
 
 def be_quiet() -> None:
@@ -19,4 +20,13 @@ def be_quiet() -> None:
     logging.disable_progress_bar()
 
 
-__all__ = ["CheckpointError", "DsaCache", "Loaded", "attached", "be_quiet", "load_checkpoint", "load_tiny"]
+__all__ = [
+    "CheckpointError",
+    "DsaCache",
+    "Loaded",
+    "NotSupported",
+    "attached",
+    "be_quiet",
+    "load_checkpoint",
+    "load_tiny",
+]

@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from dsa_exec.core.errors import UnsupportedCall
 from dsa_exec.integrations.transformers.attention import ATTENTION_ROTATION, ours
+from dsa_exec.integrations.transformers.cache import MODEL_TYPES
+from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.integrations.transformers.windows import visible_windows
 
 NAME = "dsa"
-MODEL_TYPES = ("deepseek_v32", "glm_moe_dsa")
 
 
 @contextlib.contextmanager
@@ -26,11 +26,9 @@ def attached(model: Any) -> Iterator[None]:
         model: a `deepseek_v32` or `glm_moe_dsa` causal language model.
 
     Raises:
-        UnsupportedCall: another model.
+        NotSupported: another model.
     """
-    refusal = refuses(model)
-    if refusal is not None:
-        raise UnsupportedCall("transformers", "attached", [("dsa", refusal)])
+    require_supported(model)
     AttentionInterface.register(NAME, _not_ours)
     AttentionMaskInterface.register(NAME, visible_windows)
     layers = list(model.model.layers)
@@ -47,16 +45,21 @@ def attached(model: Any) -> Iterator[None]:
         model.set_attn_implementation(implementation)
 
 
-def refuses(model: Any) -> str | None:
-    """Why a model cannot be attached to, in a sentence; None if it can."""
+def require_supported(model: Any) -> None:
+    """Check that a model is one that can be attached to.
+
+    Raises:
+        NotSupported: it is not.
+    """
     kind = getattr(model.config, "model_type", None)
     if kind not in MODEL_TYPES:
-        return f"model_type={kind!r}; {' and '.join(MODEL_TYPES)} are supported"
-    foreign = next((it for it in model.model.layers if type(it.self_attn) not in ATTENTION_ROTATION), None)
-    if foreign is not None:
-        return f"its attention is {type(foreign.self_attn).__name__}, which is not transformers' own"
-    return None
+        raise NotSupported(f"model_type={kind!r}: {' and '.join(MODEL_TYPES)} are supported")
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise NotSupported("the model's weights are quantised: our attention needs them as they were trained")
+    for layer in model.model.layers:
+        if type(layer.self_attn) not in ATTENTION_ROTATION:
+            raise NotSupported(f"the model's attention is {type(layer.self_attn).__name__}, not transformers' own")
 
 
 def _not_ours(*_: Any, **__: Any) -> NoReturn:
-    raise UnsupportedCall("transformers", "attached", [("dsa", "a layer of the model kept its own attention module")])
+    raise NotSupported("a layer of the model kept an attention module of its own")

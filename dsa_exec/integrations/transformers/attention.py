@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 from transformers.models.deepseek_v32 import modeling_deepseek_v32 as deepseek
 from transformers.models.glm_moe_dsa import modeling_glm_moe_dsa as glm
 
-from dsa_exec.core.errors import UnsupportedCall
 from dsa_exec.integrations.transformers.cache import DsaCache, DsaCacheLayer, Step
+from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.ops.index_gather import index_gather
 from dsa_exec.ops.index_quant import index_quant
 from dsa_exec.ops.index_select import GatheredKeys, PagedKeys, Selection, index_select
@@ -34,6 +34,18 @@ ATTENTION_ROTATION: dict[type[nn.Module], Rotate] = {
     deepseek.DeepseekV32Attention: deepseek.apply_rotary_pos_emb_interleave,
     glm.GlmMoeDsaAttention: glm.apply_rotary_pos_emb_interleave,
 }
+
+
+class _NoGradientPasses(torch.autograd.Function):
+    """Passes values on, and refuses gradients: those through an FP8 cache would silently lack the latent's part."""
+
+    @staticmethod
+    def forward(_: Any, values: torch.Tensor) -> torch.Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(_: Any, *__: torch.Tensor) -> NoReturn:
+        raise NotSupported("no gradient passes an FP8 cache: set kv_format=model to train")
 
 
 class DsaIndexer(nn.Module):
@@ -136,15 +148,15 @@ class DsaAttention(nn.Module):
             The output [b, q, hidden], None (no attention weights), and for GLM the selection.
 
         Raises:
-            UnsupportedCall: another cache or another mask than ours.
+            NotSupported: another cache or another mask than ours. In a backward pass: the cache is FP8.
         """
         if not isinstance(past_key_values, DsaCache):
             came = f"past_key_values is {type(past_key_values).__name__}"
-            sentence = f"{came}: pass past_key_values=DsaCache.for_model(model, max_tokens=...)"
-            raise UnsupportedCall("transformers", "attached", [("dsa", sentence)])
+            raise NotSupported(f"{came}: pass past_key_values=DsaCache.for_model(model, max_tokens=...)")
         if attention_mask.dtype != torch.int32 or attention_mask.shape[-1] != 2:
-            sentence = "attention_mask was made by the caller; only causal masks with left padding are supported"
-            raise UnsupportedCall("transformers", "attached", [("dsa", sentence)])
+            raise NotSupported(
+                "attention_mask was made by the caller: only causal masks with left padding are supported"
+            )
         layer_cache = past_key_values.layers[self.layer_idx]
         assert isinstance(layer_cache, DsaCacheLayer)
         step = past_key_values.step(attention_mask)
@@ -167,6 +179,8 @@ class DsaAttention(nn.Module):
         absorbed = torch.einsum("bhqd,hdc->bqhc", q_nope, up_k)
         query = torch.cat([absorbed, q_rope.transpose(1, 2)], -1).flatten(0, 1)
         attended = self._attend(query, layer_cache, selection, step)
+        if layer_cache.mla.layout.format == "fp8":
+            attended = _NoGradientPasses.apply(attended)
         out = torch.einsum("rhc,hvc->rhv", attended, up_v)
         out = self.o_proj(out.reshape(batch, rows, -1))
         return (out, None, selection) if self.returns_selection else (out, None)

@@ -14,9 +14,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.caches.mla_cache import MlaCache
 from dsa_exec.core.errors import RangeError
+from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.layouts.paging import pages_for
 from dsa_exec.layouts.views import SlotMap
 
+MODEL_TYPES = ("deepseek_v32", "glm_moe_dsa")
 PAGE_TOKENS = 64
 
 
@@ -110,8 +112,15 @@ class DsaCache(Cache):
             batch_size: requests.
 
         Raises:
+            NotSupported: another model.
+            RangeError: no room for a token or a request.
             LayoutError: the model's geometry does not fit a format.
         """
+        if model.config.model_type not in MODEL_TYPES:
+            raise NotSupported(f"model_type={model.config.model_type!r}: {' and '.join(MODEL_TYPES)} are supported")
+        for name, number in (("max_tokens", max_tokens), ("batch_size", batch_size)):
+            if number < 1:
+                raise RangeError("DsaCache.for_model", name, f"is {number}", "at least 1")
         config = model.config
         pages = pages_for(max_tokens, PAGE_TOKENS)
         slots = batch_size * pages * PAGE_TOKENS
@@ -147,8 +156,10 @@ class DsaCache(Cache):
         room = self.page_table.shape[0], self.max_tokens
         wanted = batch, self.get_seq_length() + rows
         if wanted[0] != room[0] or wanted[1] > room[1]:
-            came = f"gets {wanted[0]} requests of {wanted[1]} tokens"
-            raise RangeError("transformers", "past_key_values", came, f"{room[0]} requests of at most {room[1]} tokens")
+            came = f"was made for batch_size={room[0]} and max_tokens={room[1]}"
+            raise RangeError(
+                "transformers", "past_key_values", came, f"room for {wanted[0]} requests of {wanted[1]} tokens"
+            )
         pads = windows[:, 0, 0, 0]
         lens = windows[:, 0, :, 1] - pads[:, None]  # not above 0 for padding
         seq_lens = lens[:, -1]

@@ -11,16 +11,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from dsa_exec.core.errors import DsaError
-from dsa_exec.integrations.transformers.attach import MODEL_TYPES
 from dsa_exec.integrations.transformers.bytes_tokenizer import BYTE_TOKENS, BytesTokenizer
+from dsa_exec.integrations.transformers.cache import MODEL_TYPES
+from dsa_exec.integrations.transformers.errors import CheckpointError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 TINY_SEED = 20251
-
-
-class CheckpointError(DsaError):
-    """A folder that is no checkpoint that can be run: missing, foreign, incomplete or damaged. Says which file."""
+UNTRAINED = ("the model's weights are random: it shows that the parts work together, and what it writes is noise",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_checkpoint(path: Path, device: torch.device) -> Loaded:
+def load_checkpoint(path: str | Path, device: torch.device) -> Loaded:
     """Load a checkpoint in Hugging Face format.
 
     Args:
@@ -50,6 +47,7 @@ def load_checkpoint(path: Path, device: torch.device) -> Loaded:
     Raises:
         CheckpointError: it cannot be loaded whole, or is not of a supported model type.
     """
+    path = Path(path)
     config = _config(path)
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
@@ -88,7 +86,7 @@ def load_tiny(device: torch.device) -> Loaded:
         for parameter in model.parameters():
             if parameter.ndim > 1:  # wider than usual, so that untrained logits have a clear winner
                 parameter.normal_(0.0, 0.15, generator=generator)
-    return Loaded(model.to(device).eval(), BytesTokenizer(), "the tiny model of this project (untrained)")
+    return Loaded(model.to(device).eval(), BytesTokenizer(), "the tiny model of this project", UNTRAINED)
 
 
 def _config(path: Path) -> Any:
@@ -100,11 +98,16 @@ def _config(path: Path) -> Any:
     if not file.exists():
         raise CheckpointError(f"{path}: has no config.json, so it is no checkpoint in Hugging Face format")
     try:
-        kind = json.loads(file.read_bytes()).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file}: is not a JSON object: {_first_line(error)}") from error
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: is not JSON: {_first_line(error)}") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{file}: is not a JSON object but a {type(document).__name__}")
+    kind = document.get("model_type")
     if kind not in MODEL_TYPES:
         raise CheckpointError(f"{file}: model_type is {kind!r}; {' and '.join(MODEL_TYPES)} are supported")
+    if document.get("quantization_config") is not None:
+        raise CheckpointError(f"{file}: has a quantization_config; wanted weights as they were trained, such as bf16")
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
     except Exception as error:  # whatever transformers makes of a bad value
@@ -130,4 +133,4 @@ def _first_of(names: list[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {' '.join(' '.join(lines[:2]).split())}" if lines else type(error).__name__

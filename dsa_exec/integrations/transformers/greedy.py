@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.generation.streamers import BaseStreamer
+from transformers import DynamicCache
 
-from dsa_exec.core.hardware import synchronize
 from dsa_exec.integrations.transformers.cache import DsaCache
 from dsa_exec.ops.index_select import Selection
 
@@ -62,7 +61,7 @@ def continue_greedily(
     cache: DsaCache | None = None,
     on_token: Callable[[], None] = lambda: None,
 ) -> Continuation:
-    """Continue one prompt with the likeliest token each time.
+    """Continue one prompt with the likeliest token each time, whatever the checkpoint says about sampling.
 
     Args:
         model: a causal language model.
@@ -71,29 +70,26 @@ def continue_greedily(
         cache: ours, under `attached(model)`; transformers' own if not given.
         on_token: called after each new token.
     """
-    ids = torch.tensor([list(prompt)], device=model.device)
-    clock = _Clock(model.device, on_token)
+    ends = _end_tokens(model)
+    tokens: list[int] = []
+    logits: list[torch.Tensor] = []
+    past: Any = DynamicCache(config=model.config) if cache is None else cache
+    inputs = torch.tensor([list(prompt)], device=model.device)
+    moments = [time.perf_counter()]
     with torch.no_grad(), _recorded_selections(model) as selections:
-        out = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=_padding(model),
-            streamer=clock,
-            return_dict_in_generate=True,
-            output_logits=True,
-            **({} if cache is None else {"past_key_values": cache}),
-        )
+        while len(tokens) < max_new_tokens and not (tokens and tokens[-1] in ends):
+            out = model(inputs, past_key_values=past, use_cache=True, logits_to_keep=1)
+            logits.append(out.logits[0, -1].float().cpu())  # waits for the device
+            tokens.append(int(logits[-1].argmax()))
+            inputs = torch.tensor([tokens[-1:]], device=model.device)
+            moments.append(time.perf_counter())
+            on_token()
     return Continuation(
-        tokens=out.sequences[0, len(prompt) :].tolist(),
-        logits=torch.cat(out.logits).float().cpu(),
+        tokens=tokens,
+        logits=torch.stack(logits),
         selections=selections,
-        prefill_s=clock.moments[1] - clock.moments[0],
-        decode_s=clock.moments[-1] - clock.moments[1],
+        prefill_s=moments[1] - moments[0],
+        decode_s=moments[-1] - moments[1],
     )
 
 
@@ -145,25 +141,7 @@ def _recorded_selections(model: Any) -> Iterator[dict[int, torch.Tensor]]:
             handle.remove()
 
 
-def _padding(model: Any) -> int:
-    """A token to pad with, which one prompt alone never needs, but which transformers asks for."""
-    eos = model.generation_config.eos_token_id
-    return eos[0] if isinstance(eos, list) else (0 if eos is None else eos)
-
-
-@dataclass(slots=True)
-class _Clock(BaseStreamer):
-    """When the prompt went in, and when each token came out."""
-
-    device: torch.device
-    on_token: Callable[[], None]
-    moments: list[float] = field(default_factory=list)
-
-    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002
-        synchronize(self.device)
-        self.moments.append(time.perf_counter())
-        if len(self.moments) > 1:
-            self.on_token()
-
-    def end(self) -> None:
-        """Nothing is left to do."""
+def _end_tokens(model: Any) -> set[int]:
+    """The tokens that end a text."""
+    ends = model.generation_config.eos_token_id
+    return set(ends) if isinstance(ends, list) else ({ends} - {None})

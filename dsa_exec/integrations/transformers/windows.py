@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.masking_utils import causal_mask_function
 
-from dsa_exec.core.errors import UnsupportedCall
+from dsa_exec.integrations.transformers.errors import NotSupported
 
 
 def visible_windows(
@@ -33,18 +33,17 @@ def visible_windows(
         int32 [b, 1, q, 2]: the first token that a row sees, and one past the last, in padded positions.
 
     Raises:
-        UnsupportedCall: another mask function, or padding that is not on the left.
+        NotSupported: another mask function, or padding that is not on the left.
     """
     if mask_function is not causal_mask_function:
-        raise UnsupportedCall("transformers", "attached", [("dsa", "only causal masks without packing are supported")])
+        raise NotSupported("only causal masks without packed sequences are supported")
     ends = torch.arange(q_offset + 1, q_offset + q_length + 1, device=device, dtype=torch.int32)
     pads = torch.zeros(batch_size, device=device, dtype=torch.int32)
     if attention_mask is not None:
         seen = attention_mask[:, : q_offset + q_length].to(torch.int32)
         pads = (seen.cumsum(1) == 0).sum(1, dtype=torch.int32)
         if bool((seen.sum(1) + pads != seen.shape[1]).any()):
-            sentence = "attention_mask has padding that is not on the left (set tokenizer.padding_side = 'left')"
-            raise UnsupportedCall("transformers", "attached", [("dsa", sentence)])
+            raise NotSupported("attention_mask has padding that is not on the left: tokenizer.padding_side = 'left'")
     windows = torch.empty(batch_size, 1, q_length, 2, device=device, dtype=torch.int32)
     windows[..., 0] = pads[:, None, None]
     windows[..., 1] = ends

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.layouts.views import read_index_keys, request_slots
 from dsa_exec.ops.index_gather import Call
 
@@ -21,4 +21,4 @@ def _zeroed(keys: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return as_bytes.masked_fill(rows[:, None], 0).view(keys.dtype)
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

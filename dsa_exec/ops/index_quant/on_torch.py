@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dsa_exec.core.numerics import hadamard, quantise_e4m3
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.ops.index_quant import Call
 
 
@@ -19,4 +19,4 @@ def _run(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     return quantised, head_weights * scales[..., 0]
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.dispatch.registry import op_function
 from dsa_exec.layouts.views import SlotMap
 from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
@@ -74,4 +74,4 @@ def _workspace(call: Call, rows: int) -> torch.Tensor:
     return torch.empty(rows, call.width, dtype=torch.float32, device=call.q.device)
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dsa_exec.core.numerics import hadamard, quantise_e4m3
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.layouts.index_k import TILE
 from dsa_exec.layouts.views import index_key_view, index_scale_view
 from dsa_exec.ops.index_store import Call
@@ -31,4 +31,4 @@ def _run(call: Call) -> None:
         bytes_view[page, token // TILE, token % TILE] = key_bytes.unflatten(1, (-1, TILE))
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

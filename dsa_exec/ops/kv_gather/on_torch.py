@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.layouts.views import read_mla_tokens, request_slots
 from dsa_exec.ops.kv_gather import Call
 
@@ -16,4 +16,4 @@ def _run(call: Call) -> torch.Tensor:
     return tokens.where(known[:, None], 0.0).to(call.dtype)
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dsa_exec.core.numerics import quantise_e4m3
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.layouts.mla_kv import GROUP
 from dsa_exec.ops.kv_store import Call
 
@@ -23,4 +23,4 @@ def _run(call: Call) -> None:
     data[slots] = torch.cat([part.contiguous().view(torch.uint8) for part in parts], dim=1)
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dsa_exec.core.scoring import index_scores
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.ops.mqa_logits import Call
 
 
@@ -18,4 +18,4 @@ def _run(call: Call) -> torch.Tensor:
     return logits.masked_fill_(hidden, -torch.inf)
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dsa_exec.core.scoring import index_scores
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.layouts.views import SlotMap, read_index_keys
 from dsa_exec.ops.paged_mqa_logits import Call
 
@@ -27,4 +27,4 @@ def _run(call: Call) -> torch.Tensor:
     return logits
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dsa_exec.core.attention import attend_selected
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.ops.sparse_mla_prefill import Call
 
 
@@ -21,4 +21,4 @@ def _run(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.ops.topk import Call
 
 
@@ -36,4 +36,4 @@ def _best(logits: torch.Tensor, inside: torch.Tensor, k: int) -> torch.Tensor:
     return above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
 
 
-BACKEND = Backend("torch", _run)
+BACKEND = Backend("torch", _run, rank=LAST)
