@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dsa_exec.core.host_memory import host_memory
 
 if TYPE_CHECKING:
     import torch
-
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def memory_reading(device: torch.device) -> MemoryReading:
     import torch
 
     if device.type == "cpu":
-        return _host_memory()
+        return MemoryReading(*host_memory())
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -105,34 +103,6 @@ def is_capturing(device: torch.device) -> bool:
     import torch
 
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
-def _host_memory() -> MemoryReading:
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    total = os.sysconf("SC_PHYS_PAGES") * page_bytes
-    free = _meminfo_bytes("MemAvailable")
-    if free is None:
-        free = os.sysconf("SC_AVPHYS_PAGES") * page_bytes if "SC_AVPHYS_PAGES" in os.sysconf_names else total
-    limit, used = (_number_in(CGROUP / name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:  # a container may have less than its machine
-        total, free = min(total, limit), min(free, max(0, limit - used))
-    return MemoryReading(total, free)
-
-
-def _meminfo_bytes(wanted: str) -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = (line.partition(":")[2] for line in lines if line.startswith(f"{wanted}:"))
-    return next((int(rest.split()[0]) * 1024 for rest in found), None)
-
-
-def _number_in(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # not there, or no limit ("max")
-        return None
 
 
 def _version(distribution: str) -> str | None:
