@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dsa_config import settings
-from dsa_exec.caches.fit import require_fit
+from dsa_exec.caches.fit import require_fit, require_room
 from dsa_exec.core.checks import FLOAT_DTYPES
 from dsa_exec.layouts.mla_kv import MlaLayout
 from dsa_exec.layouts.paging import pages_for
@@ -27,10 +27,12 @@ class MlaCache:
     layout: MlaLayout
 
     def __post_init__(self) -> None:
-        quantised = self.layout.format == "fp8"
-        row = (self.layout.token_bytes,) if quantised else (self.layout.width,)
-        dtypes = (torch.uint8,) if quantised else FLOAT_DTYPES
-        require_fit("MLA cache", self.data, row, dtypes, self.layout.page_tokens)
+        layout, pages = self.layout, {"multiple": self.layout.page_tokens}
+        if layout.format == "fp8":
+            require_fit("MLA cache", self.data, (layout.token_bytes,), (torch.uint8,), **pages)
+        else:
+            row, element_bytes = (layout.width,), layout.element_bytes
+            require_fit("MLA cache", self.data, row, FLOAT_DTYPES, element_bytes=element_bytes, **pages)
 
     @classmethod
     def allocate(
@@ -54,8 +56,10 @@ class MlaCache:
             page_tokens: tokens a page.
 
         Raises:
+            RangeError: no slot, or no token a page.
             LayoutError: the format cannot hold such tokens.
         """
+        require_room("MlaCache.allocate", slots, page_tokens)
         rounded = pages_for(slots, page_tokens) * page_tokens
         if settings.kv_format == "model":
             layout = MlaLayout("model", page_tokens, latent_dim, rope_dim, element_bytes=model_dtype.itemsize)

@@ -201,6 +201,6 @@ def _logits(trace: Trace) -> LogitsUse | None:
         rows=largest.rows,
         row_bytes=largest.row_bytes,
         chunks=largest.chunks,
-        is_too_small=largest.budget.bytes < largest.row_bytes,
+        is_too_small=largest.budget.bytes < largest.least_bytes,
         calls=len(trace.chunked),
     )

@@ -53,6 +53,7 @@ def attend_selected(
         weights = torch.exp(scores - part_lse.where(part_lse > -torch.inf, 0.0)[..., None])
         part_out = torch.einsum("thk,tkd->thd", weights, rows[..., :d_v])
         if attn_sink is not None:
-            part_out = part_out * torch.sigmoid(part_lse - attn_sink.float())[..., None]
+            finite = part_lse.where(part_lse > -torch.inf, 0.0)  # of an empty row with a sink of -inf: zeros, not NaN
+            part_out = part_out * torch.sigmoid(finite - attn_sink.float())[..., None]
         out[part], lse[part] = part_out.to(q.dtype), part_lse
     return out, lse

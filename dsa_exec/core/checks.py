@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from dsa_exec.core.errors import DeviceError, DtypeError, RangeError, ShapeError, StrideError
+from dsa_exec.core.numerics import E4M3
 
 INDEX_DTYPES = (torch.int32, torch.int64)
 FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_K = 4096
+"""How many positions a row can select at most."""
 
 
 class Arguments:
@@ -68,6 +73,47 @@ class Arguments:
         elif value.device != self._device[0]:
             raise DeviceError(self.op, name, f"is on {value.device}", f"{self._device[0]}, where {self._device[1]} is")
 
+    def kind(self, value: Any, name: str, kind: type) -> None:
+        """Check that an argument is an object of a class.
+
+        Raises:
+            DtypeError: it is not.
+        """
+        if not isinstance(value, kind):
+            raise DtypeError(self.op, name, f"is {type(value).__name__}", kind.__name__)
+
+    def real(self, value: float, name: str) -> float:
+        """Check one number that need not be whole.
+
+        Raises:
+            RangeError: it is no number, NaN or infinite.
+        """
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise RangeError(self.op, name, f"is {value!r}", "a finite number")
+        return value
+
+    def scales(self, scales: torch.Tensor | None, name: str, keys: torch.Tensor) -> None:
+        """Check that keys have scales, f32 [s], exactly if they are e4m3.
+
+        Raises:
+            DtypeError, ShapeError, StrideError, DeviceError: they have not.
+        """
+        if (scales is None) != (keys.dtype != E4M3):
+            came = "is None" if scales is None else "is given"
+            raise DtypeError(self.op, name, came, "scales with e4m3 keys, None with keys of the model's dtype")
+        if scales is not None:
+            self.tensor(scales, name, "s", dtype=torch.float32)
+
+    def rows_apart(self, value: torch.Tensor, name: str) -> None:
+        """Check that the rows of a matrix that is written to do not share memory.
+
+        Raises:
+            StrideError: they do.
+        """
+        if value.shape[0] > 1 and value.stride(0) < value.shape[1]:
+            wanted = f"rows at least {value.shape[1]} elements apart, so that none overlap"
+            raise StrideError(self.op, name, f"has strides {list(value.stride())}", wanted)
+
     def number(self, value: int, name: str, *, low: int, high: int | None = None) -> int:
         """Check one integer.
 
@@ -112,8 +158,10 @@ class Arguments:
             RangeError: a negative length, or a given sum that is not the sum.
         """
         self.values(lens, name, low=0, high=2**31 - 1, on_accelerators=on_accelerators)
-        if given is not None and not (lens.is_cpu or on_accelerators):
-            return self.number(given, "total_tokens", low=0)
+        if given is not None:
+            self.number(given, "total_tokens", low=0)
+            if not (lens.is_cpu or on_accelerators):
+                return given
         total = int(lens.sum())
         if given is not None and given != total:
             raise RangeError(self.op, "total_tokens", f"is {given}", f"{total}, the sum of {name}")

@@ -16,11 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChunkedCall:
-    """One call that was done in chunks of rows: how many rows and chunks, of what width, under which budget."""
+    """One call that was done in chunks of rows.
+
+    Attributes:
+        rows: how many.
+        chunks: in how many chunks.
+        row_bytes: what a row's logits take.
+        least_bytes: what the smallest chunk takes: a row, or with paged keys the rows of a request.
+        budget: what a chunk was allowed to take.
+    """
 
     rows: int
     chunks: int
     row_bytes: int
+    least_bytes: int
     budget: LogitsBudget
 
 

@@ -31,7 +31,7 @@ class IndexKLayout:
         page_tokens: tokens a page.
         head_dim: channels a key.
         order: `plain`, or `preshuffled` for aiter's matrix instructions.
-        element_bytes: bytes a channel.
+        element_bytes: bytes a channel: 1 in the fp8 format, those of the model's dtype in the model format.
         pow2_scale: scales are rounded up to powers of two.
         hadamard: keys were rotated before they were quantised, so that queries must be too.
     """
@@ -45,8 +45,14 @@ class IndexKLayout:
     hadamard: bool = False
 
     def __post_init__(self) -> None:
+        if self.format not in ("fp8", "model"):
+            raise LayoutError("index-K cache", "format", repr(self.format), "'fp8' or 'model'")
+        if self.order not in ("plain", "preshuffled"):
+            raise LayoutError("index-K cache", "order", repr(self.order), "'plain' or 'preshuffled'")
         if self.page_tokens < 1:
             raise LayoutError("index-K cache", "page size", self.page_tokens, "at least 1 token")
+        if self.format == "fp8" and self.element_bytes != 1:
+            raise LayoutError("index-K cache", "element_bytes", self.element_bytes, "1 in the fp8 format")
         if self.format == "fp8" and self.head_dim != 128:
             wanted = "128 channels in the fp8 format (index_k_format=model takes any number)"
             raise LayoutError("index-K cache", "head_dim", self.head_dim, wanted)

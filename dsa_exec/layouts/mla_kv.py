@@ -27,7 +27,8 @@ class MlaLayout:
         page_tokens: tokens a page.
         latent_dim: channels of the latent (kv_lora_rank).
         rope_dim: channels of the RoPE part (qk_rope_head_dim).
-        element_bytes: bytes a channel in the `model` format.
+        element_bytes: bytes a channel that is not quantised: 2 in the fp8 format, those of the model's dtype in the
+            model format.
     """
 
     format: Literal["fp8", "model"] = "fp8"
@@ -37,9 +38,16 @@ class MlaLayout:
     element_bytes: int = 2
 
     def __post_init__(self) -> None:
+        if self.format not in ("fp8", "model"):
+            raise LayoutError("MLA cache", "format", repr(self.format), "'fp8' or 'model'")
         if self.page_tokens < 1:
             raise LayoutError("MLA cache", "page size", self.page_tokens, "at least 1 token")
-        if self.format == "fp8" and (self.latent_dim % GROUP or self.rope_dim % 2):
+        if self.format == "fp8" and self.element_bytes != 2:
+            raise LayoutError("MLA cache", "element_bytes", self.element_bytes, "2, a bf16, in the fp8 format")
+        if self.format == "fp8" and self.rope_dim % 2:
+            wanted = "an even number of channels in the fp8 format (kv_format=model takes any number)"
+            raise LayoutError("MLA cache", "qk_rope_head_dim", self.rope_dim, wanted)
+        if self.format == "fp8" and self.latent_dim % GROUP:
             wanted = f"a multiple of {GROUP} channels in the fp8 format (kv_format=model takes any number)"
             raise LayoutError("MLA cache", "kv_lora_rank", self.latent_dim, wanted)
 

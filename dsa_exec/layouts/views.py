@@ -75,14 +75,16 @@ class SlotMap:
     """How positions of rows become slots of a pool.
 
     Attributes:
-        page_table: int32 [b, pages], the pages of each request in order.
+        page_table: int32 [b, pages], the pages of each request in order. Negative pages are none.
         page_tokens: tokens a page.
         request_of_row: int [t], which request each row belongs to.
+        slot_count: how many slots the pool has; by default as many as an int32 can number.
     """
 
     page_table: torch.Tensor
     page_tokens: int
     request_of_row: torch.Tensor
+    slot_count: int = 2**31
 
     def slots(self, positions: torch.Tensor) -> torch.Tensor:
         """Slots of positions.
@@ -91,7 +93,7 @@ class SlotMap:
             positions: int [t, k], in the row's request; negative means none.
 
         Returns:
-            int64 [t, k]; -1 where the position is negative or beyond the table.
+            int64 [t, k]; -1 where the position is negative or beyond the table, or its page not in the pool.
         """
         positions = positions.long()
         page, offset = positions // self.page_tokens, positions % self.page_tokens
@@ -100,12 +102,12 @@ class SlotMap:
         if width == 0:
             return torch.full_like(positions, -1)
         rows = self.request_of_row.long()[:, None].expand_as(page)
-        pages = self.page_table.long()[rows, page.where(known, 0)]
-        return (pages * self.page_tokens + offset).where(known, -1)
+        slots = self.page_table[rows, page.where(known, 0)].long() * self.page_tokens + offset
+        return slots.where(known & (slots >= 0) & (slots < self.slot_count), -1)
 
 
 def request_slots(
-    page_table: torch.Tensor, seq_lens: torch.Tensor, page_tokens: int, total_tokens: int
+    page_table: torch.Tensor, seq_lens: torch.Tensor, page_tokens: int, total_tokens: int, slot_count: int = 2**31
 ) -> torch.Tensor:
     """The slots of all tokens of all requests, one request after the other.
 
@@ -114,15 +116,16 @@ def request_slots(
         seq_lens: int [b], tokens of each request.
         page_tokens: tokens a page.
         total_tokens: the sum of `seq_lens`.
+        slot_count: how many slots the pool has; by default as many as an int32 can number.
 
     Returns:
-        int64 [total_tokens].
+        int64 [total_tokens]; -1 for tokens beyond the page table or on pages that the pool does not have.
     """
     lens = seq_lens.long()
     request = torch.repeat_interleave(torch.arange(lens.shape[0], device=lens.device), lens, output_size=total_tokens)
     starts = lens.cumsum(0) - lens
     positions = torch.arange(total_tokens, device=lens.device) - starts[request]
-    return SlotMap(page_table, page_tokens, request).slots(positions[:, None])[:, 0]
+    return SlotMap(page_table, page_tokens, request, slot_count).slots(positions[:, None])[:, 0]
 
 
 def read_mla_tokens(data: torch.Tensor, layout: MlaLayout, slots: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 import dsa_exec
 from dsa_config import settings
 from dsa_exec import IndexKCache, MlaCache
-from dsa_exec.core.errors import LayoutError
+from dsa_exec.core.errors import LayoutError, RangeError
 from dsa_exec.layouts.index_k import IndexKLayout
 from dsa_exec.layouts.mla_kv import MlaLayout
 
@@ -56,6 +56,8 @@ def test_a_later_change_of_the_setting_does_not_touch_the_cache():
         lambda: MlaCache(torch.zeros(63, 656, dtype=torch.uint8), MlaLayout()),
         lambda: MlaCache(torch.zeros(64, 656, dtype=torch.uint8).T.contiguous().T, MlaLayout()),
         lambda: MlaCache(torch.zeros(0, 656, dtype=torch.uint8), MlaLayout()),
+        lambda: IndexKCache(torch.zeros(2, 64, 128), IndexKLayout("model", element_bytes=2)),
+        lambda: MlaCache(torch.zeros(64, 576), MlaLayout("model", element_bytes=2)),
         lambda: IndexKCache.allocate(64, device="cpu", model_dtype=torch.float32, head_dim=64),
         lambda: MlaCache.allocate(64, device="cpu", model_dtype=torch.float32, latent_dim=96),
     ],
@@ -64,3 +66,26 @@ def test_a_tensor_that_does_not_fit_its_layout_is_refused(make):
     """T24: what is not contiguous would be copied, and the write lost; the rest would be misread."""
     with pytest.raises(LayoutError, match="cache: .* is .*; wanted "):
         make()
+
+
+def test_each_option_of_the_layout_is_its_own():
+    """Rounded scales, rotated keys and the order of tiles are kept apart."""
+    where = {"device": "cpu", "model_dtype": torch.bfloat16}
+    assert IndexKCache.allocate(64, **where).layout == IndexKLayout()
+    assert IndexKCache.allocate(64, pow2_scale=True, **where).layout == IndexKLayout(pow2_scale=True)
+    assert IndexKCache.allocate(64, hadamard=True, **where).layout == IndexKLayout(hadamard=True)
+    preshuffled = IndexKCache.allocate(64, page_tokens=32, order="preshuffled", **where)
+    assert preshuffled.layout == IndexKLayout(page_tokens=32, order="preshuffled")
+    dsa_exec.index_store(preshuffled, torch.ones(1, 128), torch.tensor([40]))
+    assert int(preshuffled.data.flatten()[preshuffled.layout.key_byte(40, 17)]) == 0x7E
+
+
+@pytest.mark.parametrize("cache", [IndexKCache, MlaCache])
+@pytest.mark.parametrize(
+    ("slots", "page_tokens", "words"),
+    [(0, 64, "slots is 0"), (-100, 64, "slots is -100"), (2.5, 64, "slots is 2.5"), (10, 0, "page_tokens is 0")],
+)
+def test_room_is_asked_for_in_whole_numbers(cache, slots, page_tokens, words):
+    """No slot, part of one, or no token a page: the error names the argument."""
+    with pytest.raises(RangeError, match=f"^{cache.__name__}.allocate: {words}; wanted an integer of at least 1"):
+        cache.allocate(slots, page_tokens=page_tokens, device="cpu", model_dtype=torch.bfloat16)

@@ -185,11 +185,24 @@ def test_capabilities_of_this_machine():
 
 
 def test_traces_nest_and_do_not_leak():
-    """The inner trace gets the inner calls; after the block nothing is recorded."""
+    """The inner trace gets the inner calls, the outer one those after it; after the block nothing is recorded."""
     with record_calls() as outer:
         with record_calls() as inner:
             topk(LOGITS, LENGTHS, 2)
         assert len(inner.decisions) == 1
         assert not outer.decisions
+        topk(LOGITS, LENGTHS, 2)
+        assert list(outer.decisions) == [("topk", "torch")]
     topk(LOGITS, LENGTHS, 2)
-    assert not outer.decisions
+    assert [count for trace in (inner, outer) for _, count in trace.decisions.values()] == [1, 1]
+
+
+def test_a_trace_keeps_the_first_reason():
+    """Of several decisions for the same backend the first is shown, and all are counted."""
+    with record_calls() as trace:
+        topk(LOGITS, LENGTHS, 2)
+        with settings.override(topk_backend="torch"):
+            topk(LOGITS, LENGTHS, 2)
+            topk(LOGITS, LENGTHS, 2)
+    ((decision, count),) = trace.decisions.values()
+    assert (decision.choice, count) == ("auto", 3)

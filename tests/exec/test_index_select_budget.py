@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from dsa_config import settings
-from dsa_exec import GatheredKeys, MemoryReading, index_select, record_calls
+from dsa_exec import GatheredKeys, MemoryReading, PagedKeys, index_select, record_calls
+from dsa_exec.caches.samples import random_index_k_cache
+from dsa_exec.cli.run import _logits
 from dsa_exec.core import hardware
 from dsa_exec.core.numerics import E4M3
+from dsa_exec.dispatch import registry
+from dsa_exec.layouts.index_k import IndexKLayout
 from dsa_exec.ops import index_select as index_select_op
+from dsa_exec.ops.index_select import on_torch
 
 ROWS, KEYS = 64, 100
 ROW_BYTES = KEYS * 4
@@ -110,6 +115,57 @@ def test_the_trace_shows_budget_and_chunks(arguments):
         "mqa_logits": 6,
         "topk": 6,
     }
+
+
+@pytest.fixture
+def paged():
+    """Three requests of two rows over two pages: a row's logits take 512 bytes."""
+    generator = torch.Generator().manual_seed(0)
+    cache = random_index_k_cache(generator, IndexKLayout(), 4, torch.device("cpu"))
+    table = torch.tensor([[0, 1], [2, 3], [1, 2]], dtype=torch.int32)
+    q = torch.randn(3, 2, 8, 128, generator=generator).to(E4M3)
+    return q, torch.randn(6, 8, generator=generator), PagedKeys(cache, table, torch.full((3, 2), 100).int()), 16
+
+
+def test_the_rows_of_a_request_are_counted_together(paged):
+    """The smallest chunk of paged keys is a request with all its rows, and a budget below that is told as such."""
+    for cap, chunks, is_too_small in ((2 * 1024, 2, False), (1024, 3, False), (1023, 3, True), (512, 3, True)):
+        with settings.override(mqa_logits_max_chunk_bytes=cap), record_calls() as trace:
+            assert index_select(*paged, memory=MemoryReading(10**9, 10**9)).chunks == chunks
+        (call,) = trace.chunked
+        assert (call.rows, call.row_bytes, call.least_bytes) == (6, 512, 1024)
+        report = _logits(trace)
+        assert report is not None
+        assert report.is_too_small == is_too_small
+
+
+def test_the_smallest_chunk_of_gathered_keys_is_a_row(arguments):
+    """So that a budget of a row is not too small."""
+    with settings.override(mqa_logits_max_chunk_bytes=ROW_BYTES), record_calls() as trace:
+        index_select(*arguments, memory=MemoryReading(10**9, 10**9))
+    (call,) = trace.chunked
+    assert (call.least_bytes, call.chunks) == (ROW_BYTES, ROWS)
+
+
+@pytest.mark.parametrize("fuse_topk", [True, False])
+def test_fuse_topk_says_who_maps_positions_to_slots(paged, monkeypatch, fuse_topk):
+    """Top-k is given the page table only where the setting asks for it; the slots are the same."""
+    expected = index_select(*paged).indices
+    given = []
+
+    def op_function(op: str):
+        function = registry.op_function(op)
+
+        def call(*args, **kwargs):
+            given.append((op, "slot_map" in kwargs))
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(on_torch, "op_function", op_function)
+    with settings.override(fuse_topk=fuse_topk):
+        assert torch.equal(index_select(*paged).indices, expected)
+    assert given == [("paged_mqa_logits", False), ("topk", fuse_topk)]
 
 
 def test_the_machines_own_memory_is_plausible():

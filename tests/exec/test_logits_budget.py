@@ -40,6 +40,12 @@ def test_published_static_budgets(total, static, gib):
     assert budget.static_bytes / GIB == pytest.approx(gib, abs=0.005)
 
 
+def test_the_share_outside_static_pools_is_whole_bytes():
+    """1005 bytes, a static share of 0.9: 100 bytes are left of 100.5, and 0.9951 of those is 99."""
+    budget = logits_budget(MemoryReading(1005, 1005), free_mem_fraction=0.9951, mem_fraction_static=0.9)
+    assert budget.static_bytes == 99
+
+
 def test_each_limit_can_be_the_least():
     """Total memory without a static fraction, free memory, and the absolute cap each decide when they are least."""
     total = 1000

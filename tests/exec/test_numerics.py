@@ -64,6 +64,15 @@ def test_a_block_of_zeros_gives_zeros():
     assert scales.shape == (2, 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_rotation_is_done_in_f32(dtype):
+    """Narrow numbers are widened before they are added up, not after."""
+    narrow = torch.randn(5, 128, generator=torch.Generator().manual_seed(3)).to(dtype)
+    rotated = hadamard(narrow)
+    assert rotated.dtype == torch.float32
+    assert torch.equal(rotated, hadamard(narrow.float()))
+
+
 def test_the_rotation_is_orthogonal_and_its_own_inverse():
     """Lengths and dot products stay, and rotating twice gives the vector back."""
     generator = torch.Generator().manual_seed(3)

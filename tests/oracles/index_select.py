@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 
 from oracles import mqa_logits, paged_mqa_logits, topk
+from oracles.index_k_bytes import slot_of
 
 
 def oracle(q, head_weights, keys, k, memory=None):
@@ -16,5 +17,6 @@ def oracle(q, head_weights, keys, k, memory=None):
     next_n, page_tokens = q.shape[1], keys.cache.layout.page_tokens
     for row, picked in enumerate(positions):
         table = keys.page_table[row // next_n].tolist()
-        positions[row] = [at if at < 0 else table[at // page_tokens] * page_tokens + at % page_tokens for at in picked]
+        slots = [None if at < 0 else slot_of(table, page_tokens, at, keys.cache.slots) for at in picked]
+        positions[row] = [-1 if slot is None else slot for slot in slots]
     return {"indices": torch.tensor(positions, dtype=torch.int32)}

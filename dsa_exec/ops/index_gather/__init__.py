@@ -44,6 +44,7 @@ def index_gather(
         UnsupportedCall: no backend takes the call.
     """
     args = Arguments("index_gather")
+    args.kind(cache, "cache", IndexKCache)
     args.device(cache.data, "cache")
     args.tensor(page_table, "page_table", "b pages", dtype=torch.int32)
     args.tensor(seq_lens, "seq_lens", "b", dtype=INDEX_DTYPES)

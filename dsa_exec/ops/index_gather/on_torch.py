@@ -10,9 +10,10 @@ from dsa_exec.ops.index_gather import Call
 
 
 def _run(call: Call) -> tuple[torch.Tensor, torch.Tensor | None]:
-    slots = request_slots(call.page_table, call.seq_lens, call.cache.layout.page_tokens, call.total_tokens)
-    known = (slots >= 0) & (slots < call.cache.slots)
-    keys, scales = read_index_keys(call.cache.data, call.cache.layout, slots.where(known, 0))
+    cache = call.cache
+    slots = request_slots(call.page_table, call.seq_lens, cache.layout.page_tokens, call.total_tokens, cache.slots)
+    known = slots >= 0
+    keys, scales = read_index_keys(cache.data, cache.layout, slots.where(known, 0))
     return _zeroed(keys, ~known), (None if scales is None else scales.where(known, 0.0))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
+from dsa_exec.core.errors import ShapeError
 from dsa_exec.dispatch.select import run
 from dsa_exec.layouts.index_k import IndexKLayout
 
@@ -37,7 +38,10 @@ def index_quant(q: torch.Tensor, weights: torch.Tensor, layout: IndexKLayout) ->
         UnsupportedCall: no backend takes the call.
     """
     args = Arguments("index_quant")
-    args.tensor(q, "q", f"t h {layout.head_dim}", dtype=FLOAT_DTYPES)
+    args.kind(layout, "layout", IndexKLayout)
+    _, heads, _ = args.tensor(q, "q", f"t h {layout.head_dim}", dtype=FLOAT_DTYPES)
+    if heads == 0:
+        raise ShapeError("index_quant", "q", f"has shape {list(q.shape)}", "at least one head")
     args.tensor(weights, "weights", "t h", dtype=FLOAT_DTYPES)
     quantised: tuple[torch.Tensor, torch.Tensor] = run("index_quant", Call(q, weights, layout), q.device)
     return quantised

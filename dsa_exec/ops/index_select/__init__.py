@@ -8,7 +8,7 @@ import torch
 
 from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
-from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
+from dsa_exec.core.checks import FLOAT_DTYPES, MAX_K, Arguments
 from dsa_exec.core.errors import DtypeError
 from dsa_exec.core.hardware import MemoryReading, is_capturing, memory_reading, total_memory_bytes
 from dsa_exec.core.numerics import E4M3
@@ -57,7 +57,7 @@ class Selection:
 
     Attributes:
         indices: int32 [t, k], ascending by position, -1 padded: positions relative to `starts` for gathered keys,
-            slots of the pool for paged keys.
+            slots of the pool for paged keys, and -1 for those on pages that the cache does not have.
         chunks: in how many chunks of rows.
         budget: the logits budget that this followed from.
     """
@@ -86,6 +86,7 @@ class Call:
         return self.keys.page_table.shape[1] * self.keys.cache.layout.page_tokens
 
 
+@torch.no_grad()
 def index_select(
     q: torch.Tensor,
     head_weights: torch.Tensor,
@@ -96,7 +97,8 @@ def index_select(
 ) -> Selection:
     """The k best-scored positions of each row. Exact and deterministic: equal scores, lowest position wins.
 
-    The logits exist for one chunk of rows at a time, whose bytes fit the budget that settings and memory give now.
+    The logits exist for one chunk of rows at a time, whose bytes fit the budget that settings and memory give now. No
+    gradient passes.
 
     Args:
         q: e4m3 or float [t, h, d] with gathered keys, [b, n, h, d] with paged keys.
@@ -106,24 +108,52 @@ def index_select(
         memory: the device's memory now; asked of the device if not given.
 
     Raises:
-        ArgumentError: a shape, dtype, stride or device that is not as above.
+        ArgumentError: a shape, dtype, stride or device that is not as above, or (on the CPU, and elsewhere under
+            `debug_check_indices`) a window outside the keys or a length beyond the page table.
         UnsupportedCall: no backend takes the call.
     """
     args = Arguments("index_select")
-    if isinstance(keys, GatheredKeys):
-        t, _, _ = args.tensor(q, "q", "t h d", dtype=(E4M3, *FLOAT_DTYPES))
-        args.sizes["rows"] = t
-    elif isinstance(keys, PagedKeys):
-        b, n, _, _ = args.tensor(q, "q", "b n h d", dtype=(E4M3, *FLOAT_DTYPES))
-        args.sizes["rows"] = b * n
-    else:
-        raise DtypeError("index_select", "keys", f"is {type(keys).__name__}", "GatheredKeys or PagedKeys")
+    least_rows = _check_keys(args, q, keys)
     args.tensor(head_weights, "head_weights", "rows h", dtype=torch.float32)
+    args.number(k, "k", low=1, high=MAX_K)
+    if memory is not None:
+        args.kind(memory, "memory", MemoryReading)
     budget = _budget(q.device, memory)
     call = Call(q, head_weights, keys, k, budget.bytes, settings.fuse_topk)
     indices, chunks = run("index_select", call, q.device)
-    note_chunked(ChunkedCall(args.sizes["rows"], chunks, call.width * LOGIT_BYTES, budget))
+    row_bytes = call.width * LOGIT_BYTES
+    note_chunked(ChunkedCall(args.sizes["rows"], chunks, row_bytes, least_rows * row_bytes, budget))
     return Selection(indices, chunks, budget)
+
+
+def _check_keys(args: Arguments, q: torch.Tensor, keys: GatheredKeys | PagedKeys) -> int:
+    """Check the queries and every field of the keys: chunks are slices, which would hide a wrong length.
+
+    Returns:
+        How many rows the smallest chunk has.
+    """
+    checked = settings.debug_check_indices
+    if isinstance(keys, GatheredKeys):
+        args.sizes["rows"], _, _ = args.tensor(q, "q", "t h d", dtype=(E4M3, *FLOAT_DTYPES))
+        key_count, _ = args.tensor(keys.keys, "keys.keys", "s d", dtype=q.dtype)
+        args.scales(keys.scales, "keys.scales", keys.keys)
+        for name, bound in (("keys.starts", keys.starts), ("keys.ends", keys.ends)):
+            args.tensor(bound, name, "t", dtype=torch.int32)
+            args.values(bound, name, low=0, high=key_count, on_accelerators=checked)
+        return 1
+    if isinstance(keys, PagedKeys):
+        args.kind(keys.cache, "keys.cache", IndexKCache)
+        layout = keys.cache.layout
+        dtype = E4M3 if layout.format == "fp8" else FLOAT_DTYPES
+        b, n, _, _ = args.tensor(q, "q", f"b n h {layout.head_dim}", dtype=dtype)
+        args.sizes["rows"] = b * n
+        args.device(keys.cache.data, "keys.cache")
+        _, pages = args.tensor(keys.page_table, "keys.page_table", "b pages", dtype=torch.int32)
+        args.tensor(keys.context_lens, "keys.context_lens", "b n", dtype=torch.int32)
+        longest = pages * layout.page_tokens
+        args.values(keys.context_lens, "keys.context_lens", low=0, high=longest, on_accelerators=checked)
+        return n
+    raise DtypeError("index_select", "keys", f"is {type(keys).__name__}", "GatheredKeys or PagedKeys")
 
 
 def _budget(device: torch.device, memory: MemoryReading | None) -> LogitsBudget:

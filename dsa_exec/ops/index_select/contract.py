@@ -41,11 +41,15 @@ def _gathered(
     return make
 
 
-def _paged(lens: Sequence[Sequence[int]], k: int, *, memory: MemoryReading = _PLENTY) -> Make:
+def _paged(
+    lens: Sequence[Sequence[int]], k: int, *, memory: MemoryReading = _PLENTY, missing_page: int | None = None
+) -> Make:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
         requests, next_n = len(lens), len(lens[0])
         cache = random_index_k_cache(generator, IndexKLayout(), 2 * requests, device)
         table = torch.randperm(2 * requests, generator=generator).reshape(requests, 2).to(device, torch.int32)
+        if missing_page is not None:
+            table[:, 1] = missing_page
         return {
             "q": normal(generator, device, requests, next_n, 32, 128).to(E4M3),
             "head_weights": normal(generator, device, requests * next_n, 32),
@@ -72,6 +76,10 @@ CONTRACT = Contract(
         Case("decode", _paged([[70], [128], [1], [0]], 16)),
         Case("three rows a request", _paged([[68, 69, 70], [11, 12, 13]], 16)),
         Case("decode in chunks", _paged([[70], [128], [1]], 16, memory=_TIGHT)),
+        Case("a page that is not there", _paged([[70], [128], [1]], 70, missing_page=99)),
+        Case("a page below 0", _paged([[70], [128], [1]], 70, missing_page=-1)),
+        Case("a page that cannot be", _paged([[70], [128], [1]], 70, missing_page=2**31 - 1)),
+        Case("such a page, apart", _paged([[70], [128]], 70, missing_page=99), settings={"fuse_topk": False}),
         Case("transform apart", _paged([[70], [128], [1]], 16), settings={"fuse_topk": False}),
     ),
     result=lambda _, returned: {"indices": returned.indices},

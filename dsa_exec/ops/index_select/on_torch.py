@@ -61,7 +61,7 @@ def _paged(call: Call, keys: PagedKeys) -> tuple[torch.Tensor, int]:
             out=workspace[: lens.numel()],
         )
         request_of_row = torch.arange(lens.shape[0], device=lens.device).repeat_interleave(next_n)
-        slot_map = SlotMap(table, keys.cache.layout.page_tokens, request_of_row)
+        slot_map = SlotMap(table, keys.cache.layout.page_tokens, request_of_row, keys.cache.slots)
         if call.fuse_topk:
             indices[rows] = topk(logits, lens.flatten(), call.k, slot_map=slot_map)
         else:

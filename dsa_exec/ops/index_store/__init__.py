@@ -22,7 +22,7 @@ class Call:
 
 
 def index_store(cache: IndexKCache, keys: torch.Tensor, slots: torch.Tensor) -> None:
-    """Write one key a token into the cache, quantised as its layout says.
+    """Write one key a token into the cache, quantised as its layout says. No gradient passes.
 
     Args:
         cache: written in place.
@@ -35,8 +35,9 @@ def index_store(cache: IndexKCache, keys: torch.Tensor, slots: torch.Tensor) -> 
         UnsupportedCall: no backend takes the call.
     """
     args = Arguments("index_store")
+    args.kind(cache, "cache", IndexKCache)
     args.device(cache.data, "cache")
     args.tensor(keys, "keys", f"t {cache.layout.head_dim}", dtype=FLOAT_DTYPES)
     args.tensor(slots, "slots", "t", dtype=INDEX_DTYPES)
     args.values(slots, "slots", low=-1, high=cache.slots - 1, on_accelerators=settings.debug_check_indices)
-    run("index_store", Call(cache, keys, slots), keys.device)
+    run("index_store", Call(cache, keys.detach(), slots), keys.device)

@@ -31,6 +31,7 @@ def _store(
     return make
 
 
+_ROTATED = IndexKLayout(pow2_scale=True, hadamard=True)
 _EDGES = (0, 63, 64, 127, 128, 191)
 
 CONTRACT = Contract(
@@ -45,6 +46,12 @@ CONTRACT = Contract(
         Case("pages of one token", _store([2, 0], layout=IndexKLayout(page_tokens=1))),
         Case("preshuffled", _store(_EDGES, layout=IndexKLayout(order="preshuffled"))),
         Case("rounded scales", _store(_EDGES, layout=IndexKLayout(pow2_scale=True))),
+        # Rounded scales do not depend on the order of the sums within a rotation.
+        Case("rotated", _store(_EDGES, layout=_ROTATED)),
+        Case("rotated bf16 keys", _store([3, 1, 2], layout=_ROTATED, dtype=torch.bfloat16)),
+        Case("rotated f16 keys", _store([3, 1, 2], layout=_ROTATED, dtype=torch.float16)),
+        Case("only padding", _store([-1, -1])),
+        Case("slot 0 and padding", _store([-1, 0, -1])),
         Case("nothing quantised", _store(_EDGES, layout=IndexKLayout("model", element_bytes=4))),
     ),
     result=lambda args, _: {"bytes": args["cache"].data.view(torch.uint8)},

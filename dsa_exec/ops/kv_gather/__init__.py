@@ -51,6 +51,7 @@ def kv_gather(
         UnsupportedCall: no backend takes the call.
     """
     args = Arguments("kv_gather")
+    args.kind(cache, "cache", MlaCache)
     args.device(cache.data, "cache")
     args.tensor(page_table, "page_table", "b pages", dtype=torch.int32)
     args.tensor(seq_lens, "seq_lens", "b", dtype=INDEX_DTYPES)

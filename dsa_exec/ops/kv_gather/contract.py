@@ -32,6 +32,8 @@ def _gather(
     return make
 
 
+_MODEL = MlaLayout("model", latent_dim=32, rope_dim=16, element_bytes=4)
+
 CONTRACT = Contract(
     op="kv_gather",
     cases=(
@@ -41,7 +43,7 @@ CONTRACT = Contract(
         Case("no request", _gather([], [])),
         Case("total not given", _gather([[1], [2]], [3, 4], total_given=False)),
         Case("pages that are not there", _gather([[3, -1], [99, 0]], [70, 70])),
-        Case("nothing quantised", _gather([[2], [1]], [7, 9], layout=MlaLayout("model", latent_dim=32, rope_dim=16))),
+        Case("nothing quantised", _gather([[2], [1]], [7, 9], layout=_MODEL)),
     ),
     result=lambda _, returned: {"tokens": returned},
     tolerance={"tokens": 1e-7},

@@ -10,9 +10,10 @@ from dsa_exec.ops.kv_gather import Call
 
 
 def _run(call: Call) -> torch.Tensor:
-    slots = request_slots(call.page_table, call.seq_lens, call.cache.layout.page_tokens, call.total_tokens)
-    known = (slots >= 0) & (slots < call.cache.slots)
-    tokens = read_mla_tokens(call.cache.data, call.cache.layout, slots.where(known, 0))
+    cache = call.cache
+    slots = request_slots(call.page_table, call.seq_lens, cache.layout.page_tokens, call.total_tokens, cache.slots)
+    known = slots >= 0
+    tokens = read_mla_tokens(cache.data, cache.layout, slots.where(known, 0))
     return tokens.where(known[:, None], 0.0).to(call.dtype)
 
 

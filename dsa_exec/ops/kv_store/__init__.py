@@ -25,6 +25,9 @@ class Call:
 def kv_store(cache: MlaCache, latent: torch.Tensor, rope: torch.Tensor, slots: torch.Tensor) -> None:
     """Write one token a row into the cache, quantised as its layout says.
 
+    Gradients pass the model format alone: there the cache keeps the graph of what was written into it, until its data
+    is detached.
+
     Args:
         cache: written in place.
         latent: float [t, latent_dim], normalised.
@@ -37,9 +40,12 @@ def kv_store(cache: MlaCache, latent: torch.Tensor, rope: torch.Tensor, slots: t
         UnsupportedCall: no backend takes the call.
     """
     args = Arguments("kv_store")
+    args.kind(cache, "cache", MlaCache)
     args.device(cache.data, "cache")
     args.tensor(latent, "latent", f"t {cache.layout.latent_dim}", dtype=FLOAT_DTYPES)
     args.tensor(rope, "rope", f"t {cache.layout.rope_dim}", dtype=latent.dtype)
     args.tensor(slots, "slots", "t", dtype=INDEX_DTYPES)
     args.values(slots, "slots", low=-1, high=cache.slots - 1, on_accelerators=settings.debug_check_indices)
+    if cache.layout.format == "fp8":
+        latent, rope = latent.detach(), rope.detach()
     run("kv_store", Call(cache, latent, rope, slots), latent.device)

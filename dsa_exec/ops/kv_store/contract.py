@@ -40,6 +40,8 @@ def _zero_groups(latent: torch.Tensor) -> torch.Tensor:
     return latent
 
 
+_MODEL = MlaLayout("model", latent_dim=32, rope_dim=16, element_bytes=4)
+
 CONTRACT = Contract(
     op="kv_store",
     cases=(
@@ -47,10 +49,12 @@ CONTRACT = Contract(
         Case("one token", _store([130])),
         Case("no token", _store([])),
         Case("padding", _store([-1, 5, -1, 7])),
+        Case("only padding", _store([-1, -1])),
+        Case("slot 0 and padding", _store([-1, 0, -1])),
         Case("bf16", _store([3, 1, 2], dtype=torch.bfloat16)),
         Case("groups of zeros", _store([3, 1, 2], shape_values=_zero_groups)),
         Case("huge", _store([3, 1], shape_values=lambda latent: latent * 1e30)),
-        Case("nothing quantised", _store([0, 5], layout=MlaLayout("model", latent_dim=32, rope_dim=16))),
+        Case("nothing quantised", _store([0, 5], layout=_MODEL)),
     ),
     result=lambda args, _: {"bytes": args["cache"].data.view(torch.uint8)},
 )

@@ -8,7 +8,6 @@ import torch
 
 from dsa_config import settings
 from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
-from dsa_exec.core.errors import DtypeError
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.dispatch.select import run
 
@@ -62,16 +61,13 @@ def mqa_logits(
     args = Arguments("mqa_logits")
     args.tensor(q, "q", "t h d", dtype=(E4M3, *FLOAT_DTYPES))
     key_count, _ = args.tensor(keys, "keys", "s d", dtype=q.dtype)
-    if (scales is None) != (q.dtype != E4M3):
-        came = "is None" if scales is None else "is given"
-        raise DtypeError("mqa_logits", "scales", came, "scales with e4m3 keys, None with keys of the model's dtype")
-    if scales is not None:
-        args.tensor(scales, "scales", "s", dtype=torch.float32)
+    args.scales(scales, "scales", keys)
     args.tensor(head_weights, "head_weights", "t h", dtype=torch.float32)
     for name, bound in (("starts", starts), ("ends", ends)):
         args.tensor(bound, name, "t", dtype=torch.int32)
         args.values(bound, name, low=0, high=key_count, on_accelerators=settings.debug_check_indices)
     if out is not None:
         args.tensor(out, "out", "t s", dtype=torch.float32)
+        args.rows_apart(out, "out")
     logits: torch.Tensor = run("mqa_logits", Call(q, keys, scales, head_weights, starts, ends, clean, out), q.device)
     return logits

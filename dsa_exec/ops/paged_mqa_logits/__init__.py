@@ -59,6 +59,7 @@ def paged_mqa_logits(
         UnsupportedCall: no backend takes the call.
     """
     args = Arguments("paged_mqa_logits")
+    args.kind(cache, "cache", IndexKCache)
     b, n, _, _ = args.tensor(
         q, "q", f"b n h {cache.layout.head_dim}", dtype=E4M3 if cache.layout.format == "fp8" else FLOAT_DTYPES
     )
@@ -70,6 +71,7 @@ def paged_mqa_logits(
     _, pages = args.tensor(page_table, "page_table", "b pages", dtype=torch.int32)
     if out is not None:
         args.tensor(out, "out", "b*n max_context_len", dtype=torch.float32)
+        args.rows_apart(out, "out")
     checked = settings.debug_check_indices
     longest = min(max_context_len, pages * cache.layout.page_tokens)
     args.values(context_lens, "context_lens", low=0, high=longest, on_accelerators=checked)

@@ -17,9 +17,9 @@ def _run(call: Call) -> torch.Tensor:
     positions = torch.arange(call.max_context_len, device=call.q.device)
     for request in range(b):  # a request at a time: the keys of all of them take b times the memory
         rows = slice(request * n, (request + 1) * n)
-        table = SlotMap(call.page_table[request, None], layout.page_tokens, positions.new_zeros(1))
+        table = SlotMap(call.page_table[request, None], layout.page_tokens, positions.new_zeros(1), call.cache.slots)
         slots = table.slots(positions[None])[0]
-        known = (slots >= 0) & (slots < call.cache.slots)
+        known = slots >= 0
         keys, scales = read_index_keys(call.cache.data, layout, slots.where(known, 0))
         index_scores(call.q[request], keys, scales, call.head_weights[rows], logits[rows])
         hidden = ~known | (positions >= call.context_lens[request, :, None])

@@ -48,9 +48,11 @@ def sparse_mla_decode(
         UnsupportedCall: no backend takes the call.
     """
     args = Arguments("sparse_mla_decode")
+    args.kind(cache, "cache", MlaCache)
     args.tensor(q, "q", f"t h {cache.layout.width}", dtype=FLOAT_DTYPES)
     args.device(cache.data, "cache")
     args.tensor(slots, "slots", "t k", dtype=torch.int32)
+    args.real(sm_scale, "sm_scale")
     if attn_sink is not None:
         args.tensor(attn_sink, "attn_sink", "h", dtype=torch.float32)
     call = Call(q, cache, slots, sm_scale, attn_sink)

@@ -27,10 +27,11 @@ def _attend(
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
         laid = layout or MlaLayout()
         cache = random_mla_cache(generator, laid, 3, device)
-        slots = picks(generator, rows, k, cache.slots - 1)
+        slots = picks(generator, rows, k, cache.slots - 2) + 1
         if holes:
             slots = with_holes(generator, slots, cache.slots)
-            cache.data[-1] = POISON if laid.format == "fp8" else torch.nan  # what -1 would address; nobody selects it
+            # What -1 would address, clamped or not; nobody selects it.
+            cache.data[[0, -1]] = POISON if laid.format == "fp8" else torch.nan
         args = {
             "q": normal(generator, device, rows, heads, laid.width, dtype=dtype),
             "cache": cache,
@@ -39,12 +40,13 @@ def _attend(
         }
         if sink:
             args["attn_sink"] = normal(generator, device, heads)
+            args["attn_sink"][0] = -torch.inf  # as if there were none
         return args
 
     return make
 
 
-_MODEL = MlaLayout("model", latent_dim=32, rope_dim=16)
+_MODEL = MlaLayout("model", latent_dim=32, rope_dim=16, element_bytes=4)
 
 CONTRACT = Contract(
     op="sparse_mla_decode",
@@ -54,6 +56,7 @@ CONTRACT = Contract(
         Case("12 heads", _attend(2, 12, 33)),
         Case("128 heads", _attend(2, 128, 64)),
         Case("no row", _attend(0, 16, 64)),
+        Case("nothing selected", _attend(2, 4, 0)),
         Case("holes and hostile slots", _attend(4, 8, 64, holes=True)),
         Case("attention sink", _attend(3, 8, 64, sink=True)),
         Case("sink and holes", _attend(4, 8, 64, holes=True, sink=True)),

@@ -54,6 +54,7 @@ def sparse_mla_prefill(
     args.tensor(kv, "kv", "s d", dtype=q.dtype)
     args.tensor(indices, "indices", "t k", dtype=torch.int32)
     args.number(d_v, "d_v", low=1, high=d)
+    args.real(sm_scale, "sm_scale")
     if attn_sink is not None:
         args.tensor(attn_sink, "attn_sink", "h", dtype=torch.float32)
     call = Call(q, kv, indices, sm_scale, d_v, attn_sink)

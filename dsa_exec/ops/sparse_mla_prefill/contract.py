@@ -28,8 +28,9 @@ def _attend(
         indices = picks(generator, rows, k, max(key_count, k))
         kv = normal(generator, device, key_count, width, dtype=dtype)
         if holes:
-            indices = with_holes(generator, indices.where(indices < key_count - 1, -1), key_count)
-            kv[-1] = torch.nan  # what an index of -1 would address; nobody selects it
+            free = (indices > 0) & (indices < key_count - 1)
+            indices = with_holes(generator, indices.where(free, -1), key_count)
+            kv[[0, -1]] = torch.nan  # what an index of -1 would address, clamped or not; nobody selects it
         args = {
             "q": normal(generator, device, rows, heads, width, dtype=dtype),
             "kv": kv,
@@ -39,6 +40,7 @@ def _attend(
         }
         if sink:
             args["attn_sink"] = normal(generator, device, heads)
+            args["attn_sink"][0] = -torch.inf  # as if there were none
         return args
 
     return make
@@ -53,6 +55,7 @@ CONTRACT = Contract(
         Case("128 heads", _attend(2, 128, 64)),
         Case("no row", _attend(0, 16, 64)),
         Case("nothing to select from", _attend(2, 4, 8, key_count=0)),
+        Case("nothing selected", _attend(2, 4, 0)),
         Case("holes and hostile indices", _attend(4, 8, 64, holes=True)),
         Case("attention sink", _attend(3, 8, 64, sink=True)),
         Case("sink and holes", _attend(4, 8, 64, holes=True, sink=True)),

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from dsa_config import settings
-from dsa_exec.core.checks import INDEX_DTYPES, Arguments
+from dsa_exec.core.checks import INDEX_DTYPES, MAX_K, Arguments
 from dsa_exec.dispatch.select import run
 from dsa_exec.layouts.views import SlotMap
-
-MAX_K = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +23,7 @@ class Call:
     slot_map: SlotMap | None
 
 
+@torch.no_grad()
 def topk(
     logits: torch.Tensor,
     lengths: torch.Tensor,
@@ -36,14 +35,15 @@ def topk(
     """Positions of the k largest logits of each row, ascending.
 
     Equal logits: the lowest position wins. NaN counts as -inf. Cells outside a row's window are never looked at, nor
-    chosen, whatever they hold. A row with at most k cells gives all of them.
+    chosen, whatever they hold. A row with at most k cells gives all of them. No gradient passes.
 
     Args:
         logits: f32 [t, s], rows as far apart as wanted.
         lengths: int32 [t], cells in each row's window. Less than 1 means none; what goes beyond s is cut.
         k: how many to pick, 1 to 4096.
         row_starts: int32 [t], where each row's window begins; 0 if not given.
-        slot_map: give slots of a pool in the place of positions.
+        slot_map: give slots of a pool in the place of positions; -1 where a position is on a page that the pool does
+            not have.
 
     Returns:
         int32 [t, k]: positions relative to the row's window (or their slots, in the order of positions), then -1.
@@ -61,6 +61,9 @@ def topk(
         args.tensor(row_starts, "row_starts", "t", dtype=torch.int32)
         args.values(row_starts, "row_starts", low=0, high=s, on_accelerators=settings.debug_check_indices)
     if slot_map is not None:
+        args.kind(slot_map, "slot_map", SlotMap)
+        args.number(slot_map.page_tokens, "slot_map.page_tokens", low=1)
+        args.number(slot_map.slot_count, "slot_map.slot_count", low=0, high=2**31)
         b, _ = args.tensor(slot_map.page_table, "slot_map.page_table", "b pages", dtype=torch.int32)
         args.tensor(slot_map.request_of_row, "slot_map.request_of_row", "t", dtype=INDEX_DTYPES)
         args.values(

@@ -57,6 +57,7 @@ def _pick(
     scores: Scores = normal,
     row_stride: int | None = None,
     to_slots: bool = False,
+    pages: Sequence[int] | None = None,
 ) -> Make:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
         rows = len(lengths)
@@ -71,6 +72,7 @@ def _pick(
             args["row_starts"] = index(device, *starts)
         if to_slots:
             table = torch.randperm(64, generator=generator)[:8].reshape(2, 4).to(device, torch.int32)
+            table[:, 1:] = table[:, 1:] if pages is None else index(device, *pages)
             args["slot_map"] = SlotMap(table, 16, index(device, *(row % 2 for row in range(rows))))
         return args
 
@@ -101,6 +103,8 @@ CONTRACT = Contract(
         Case("rows of another stride", _pick(_LENGTHS, 50, 16, row_stride=67)),
         Case("slots", _pick(_LENGTHS, 50, 16, to_slots=True)),
         Case("slots beyond the table", _pick((80, 70), 80, 32, to_slots=True)),
+        Case("slots of windows", _pick((20, 17, 0, 5), 50, 16, starts=(0, 33, 50, 45), to_slots=True)),
+        Case("pages that cannot be", _pick((60, 64, 50), 64, 64, to_slots=True, pages=(-1, 2**27, 2**31 - 1))),
         Case("k of 1", _pick(_LENGTHS, 50, 1)),
         Case("the usual k", _pick((2500, 2049, 2048), 2500, 2048, scores=_few_values)),
     ),

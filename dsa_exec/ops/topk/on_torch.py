@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from dsa_exec.dispatch.backend import LAST, Backend
+from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
 from dsa_exec.ops.topk import Call
+
+SCRATCH_BYTES = 64 * 2**20
+"""How much is worked on at once: the logits budget counts the logits alone, so that what comes on top is bounded."""
+
+CELL_BYTES = 32
+"""What one cell takes at the worst moment: its masked score and what sorting adds, masks and a count."""
+
+PICK_BYTES = 64
+"""What one picked position takes at the worst moment: 64-bit numbers, on its way to a slot."""
 
 
 def _run(call: Call) -> torch.Tensor:
-    t, width = call.logits.shape
-    lengths = call.lengths.long()  # a hostile length must not overflow when the start is added
-    starts = lengths.new_zeros(t) if call.row_starts is None else call.row_starts.long()
-    columns = torch.arange(width, device=call.logits.device)
-    inside = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])
-    chosen = _best(call.logits, inside, call.k)
-    # Ascending, by the rank of each chosen column; what is not chosen goes to a last column that is cut off.
-    rank = (chosen.cumsum(1) - 1).where(chosen, call.k)
-    relative = (columns - starts[:, None]).where(chosen, -1)
-    positions = torch.full((t, call.k + 1), -1, dtype=torch.int64, device=call.logits.device)
-    positions = positions.scatter_(1, rank, relative)[:, : call.k]
+    rows, width = call.logits.shape
+    picked = torch.full((rows, call.k), -1, dtype=torch.int32, device=call.logits.device)
+    most = min(call.k, width)
+    at_once = rows_per_chunk(rows, width * CELL_BYTES + most * PICK_BYTES, SCRATCH_BYTES)
+    for part in row_chunks(rows, at_once):
+        picked[part, :most] = _pick(call, part, most)
+    return picked
+
+
+def _pick(call: Call, part: slice, most: int) -> torch.Tensor:
+    logits, lengths = call.logits[part], call.lengths[part, None].long()
+    width = logits.shape[1]
+    starts = lengths.new_zeros(lengths.shape) if call.row_starts is None else call.row_starts[part, None].long()
+    ends = (starts + lengths).clamp(max=width)  # in int64: a hostile length must not overflow
+    columns = torch.arange(width, dtype=torch.int32, device=logits.device)
+    inside = (columns >= starts.to(torch.int32)) & (columns < ends.to(torch.int32))
+    # The n-th chosen column is the first where n are counted; where there are fewer, the search ends beyond the last.
+    counted = _best(logits, inside, call.k).cumsum(1, dtype=torch.int32)
+    wanted = torch.arange(1, most + 1, dtype=torch.int32, device=logits.device).expand(logits.shape[0], most)
+    chosen = torch.searchsorted(counted, wanted.contiguous(), out_int32=True)
+    positions = (chosen - starts).where(chosen < width, -1)
     if call.slot_map is not None:
-        positions = call.slot_map.slots(positions)
-    return positions.to(torch.int32).contiguous()
+        request_of_row = call.slot_map.request_of_row[part]
+        positions = dataclasses.replace(call.slot_map, request_of_row=request_of_row).slots(positions)
+    return positions.to(torch.int32)
 
 
 def _best(logits: torch.Tensor, inside: torch.Tensor, k: int) -> torch.Tensor:
@@ -33,7 +56,8 @@ def _best(logits: torch.Tensor, inside: torch.Tensor, k: int) -> torch.Tensor:
     threshold = scores.topk(k, dim=1).values[:, -1:]
     above = inside & (scores > threshold)
     equal = inside & (scores == threshold)
-    return above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
+    still_wanted = k - above.sum(1, keepdim=True, dtype=torch.int32)
+    return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= still_wanted))
 
 
 BACKEND = Backend("torch", _run, rank=LAST)
