@@ -48,6 +48,14 @@ def drop_tensors(folder: Path) -> None:
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def store_as(dtype: torch.dtype):
+    def change(folder: Path) -> None:
+        tensors = {name: it.to(dtype) for name, it in load_file(folder / "model.safetensors").items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
 def write(name: str, text: str):
     return lambda folder: (folder / name).write_text(text)
 
@@ -72,6 +80,11 @@ def remove(name: str):
         (write("config.json", "{"), "is not JSON: "),
         (write("config.json", "[]"), "is not a JSON object but a list"),
         (lambda folder: change_config(folder, quantization_config={"quant_method": "fp8"}), "as they were trained"),
+        (lambda folder: change_config(folder, index_topk=0), "index_topk is 0; wanted an integer of at least 1"),
+        (lambda folder: change_config(folder, index_topk=-1), "index_topk is -1; wanted"),
+        (lambda folder: change_config(folder, dtype="float64"), "would be torch.float64; torch.float32, torch.bfloat1"),
+        (store_as(torch.int8), r"holds lm_head.weight as I8 and \d+ more, and config.json has no quantization_config"),
+        (store_as(torch.float8_e4m3fn), "holds lm_head.weight as F8_E4M3 and"),
         (remove("config.json"), "has no config.json"),
         (write("tokenizer.json", "{"), "the tokenizer cannot be loaded"),
     ],
@@ -102,6 +115,16 @@ def test_without_a_tokenizer_bytes_are_tokens(folder, tmp_path):
         load_checkpoint(small, CPU)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_model_is_ready_to_run(folder, dtype):
+    """In evaluation mode, in the dtype that it is stored in."""
+    store_as(dtype)(folder)
+    change_config(folder, dtype=str(dtype).removeprefix("torch."))
+    model = load_checkpoint(folder, CPU).model
+    assert not [name for name, module in model.named_modules() if module.training]
+    assert model.dtype == dtype
+
+
 def test_the_checkpoints_own_tokenizer_is_used(folder):
     """A tokenizer that lies beside the weights is loaded, and nothing is noted."""
     words = Tokenizer(WordLevel({"[UNK]": 0, "sparse": 1, "attention": 2}, unk_token="[UNK]"))
@@ -118,4 +141,6 @@ def test_bytes_and_back():
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.decode([0xE2, 0x98]) == "\N{REPLACEMENT CHARACTER}"
     assert tokenizer.decode([65, 300, 66]) == "AB"
+    assert tokenizer.decode([255, 256]) == "\N{REPLACEMENT CHARACTER}"
+    assert tokenizer.decode([256], skip_special_tokens=False) == "<256>"
     assert tokenizer.decode([65, 300, 66], skip_special_tokens=False) == "A<300>B"

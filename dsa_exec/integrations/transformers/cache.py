@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.caches.mla_cache import MlaCache
+from dsa_exec.core.checks import Arguments
 from dsa_exec.core.errors import RangeError
 from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.layouts.paging import pages_for
@@ -20,6 +21,7 @@ from dsa_exec.layouts.views import SlotMap
 
 MODEL_TYPES = ("deepseek_v32", "glm_moe_dsa")
 PAGE_TOKENS = 64
+FIXED_BATCH = "a DsaCache keeps the requests that it was made for: pass batch_size=... to DsaCache.for_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Step:
 class DsaCacheLayer(CacheLayerMixin):
     """One layer's caches. `seen_tokens` counts the tokens of a request, padding included, as transformers does."""
 
+    is_croppable = True
+
     def __init__(self, mla: MlaCache, index_k: IndexKCache | None, max_tokens: int) -> None:
         super().__init__()
         self.mla = mla
@@ -89,8 +93,31 @@ class DsaCacheLayer(CacheLayerMixin):
         return self.max_tokens
 
     def reset(self) -> None:
-        """Forget every token."""
+        """Forget every token, and the graph that made it if the cache was trained through."""
         self.seen_tokens = 0
+        if self.mla.data.requires_grad:
+            self.mla.data.detach_()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last tokens.
+
+        Args:
+            tokens_to_remove: how many, as a negative number; a positive one says how many stay, as it once did.
+        """
+        stay = tokens_to_remove if tokens_to_remove > 0 else self.seen_tokens + tokens_to_remove
+        self.seen_tokens = max(0, min(self.seen_tokens, stay))
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> NoReturn:  # noqa: ARG002
+        """Refused: it would copy every token."""
+        raise NotSupported("a DsaCache does not move tokens from request to request: generate with num_beams=1")
+
+    def batch_repeat_interleave(self, repeats: int) -> NoReturn:  # noqa: ARG002
+        """Refused: the number of requests is fixed."""
+        raise NotSupported(FIXED_BATCH)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> NoReturn:  # noqa: ARG002
+        """Refused: the number of requests is fixed."""
+        raise NotSupported(FIXED_BATCH)
 
 
 class DsaCache(Cache):
@@ -118,9 +145,9 @@ class DsaCache(Cache):
         """
         if model.config.model_type not in MODEL_TYPES:
             raise NotSupported(f"model_type={model.config.model_type!r}: {' and '.join(MODEL_TYPES)} are supported")
-        for name, number in (("max_tokens", max_tokens), ("batch_size", batch_size)):
-            if number < 1:
-                raise RangeError("DsaCache.for_model", name, f"is {number}", "at least 1")
+        args = Arguments("DsaCache.for_model")
+        args.number(max_tokens, "max_tokens", low=1)
+        args.number(batch_size, "batch_size", low=1)
         config = model.config
         pages = pages_for(max_tokens, PAGE_TOKENS)
         slots = batch_size * pages * PAGE_TOKENS
@@ -155,6 +182,8 @@ class DsaCache(Cache):
         batch, _, rows, _ = windows.shape
         room = self.page_table.shape[0], self.max_tokens
         wanted = batch, self.get_seq_length() + rows
+        if rows == 0:
+            raise RangeError("transformers", "input_ids", "holds no token", "at least one new token a request")
         if wanted[0] != room[0] or wanted[1] > room[1]:
             came = f"was made for batch_size={room[0]} and max_tokens={room[1]}"
             raise RangeError(

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from dsa_exec.core.checks import FLOAT_DTYPES
 from dsa_exec.integrations.transformers.bytes_tokenizer import BYTE_TOKENS, BytesTokenizer
 from dsa_exec.integrations.transformers.cache import MODEL_TYPES
 from dsa_exec.integrations.transformers.errors import CheckpointError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+STORED_DTYPES = ("F64", "F32", "BF16", "F16")
+"""How safetensors calls the dtypes that weights are trained in."""
+
 TINY_SEED = 20251
 UNTRAINED = ("the model's weights are random: it shows that the parts work together, and what it writes is noise",)
 
@@ -49,6 +54,7 @@ def load_checkpoint(path: str | Path, device: torch.device) -> Loaded:
     """
     path = Path(path)
     config = _config(path)
+    _require_float_weights(path)
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
         model, info = load(
@@ -61,6 +67,9 @@ def load_checkpoint(path: str | Path, device: torch.device) -> Loaded:
         )
     except Exception as error:  # whatever transformers, safetensors or torch make of a damaged file
         raise CheckpointError(f"{path}: the weights cannot be loaded: {_first_line(error)}") from error
+    if model.dtype not in FLOAT_DTYPES:
+        wanted = ", ".join(map(str, FLOAT_DTYPES))
+        raise CheckpointError(f"{path}: the model would be {model.dtype}; {wanted} are supported")
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(f"{path}: the checkpoint lacks {_first_of(missing)}")
@@ -109,9 +118,28 @@ def _config(path: Path) -> Any:
     if document.get("quantization_config") is not None:
         raise CheckpointError(f"{file}: has a quantization_config; wanted weights as they were trained, such as bf16")
     try:
-        return AutoConfig.from_pretrained(path, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
     except Exception as error:  # whatever transformers makes of a bad value
         raise CheckpointError(f"{file}: is not a configuration of {kind}: {_first_line(error)}") from error
+    if not isinstance(config.index_topk, int) or config.index_topk < 1:
+        raise CheckpointError(f"{file}: index_topk is {config.index_topk}; wanted an integer of at least 1")
+    return config
+
+
+def _require_float_weights(path: Path) -> None:
+    """Refuse quantised weights that config.json says nothing of: they would be loaded as if they were the numbers."""
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                dtypes = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+        except Exception as error:  # whatever safetensors makes of a damaged file
+            raise CheckpointError(f"{path}: the weights cannot be loaded: {_first_line(error)}") from error
+        quantised = [f"{name} as {dtype}" for name, dtype in sorted(dtypes.items()) if dtype not in STORED_DTYPES]
+        if quantised:
+            raise CheckpointError(
+                f"{file}: holds {_first_of(quantised)}, and config.json has no quantization_config; wanted weights as "
+                "they were trained, such as bf16"
+            )
 
 
 def _tokenizer(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:

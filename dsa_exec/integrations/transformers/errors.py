@@ -9,5 +9,9 @@ class NotSupported(DsaError, RuntimeError):
     """A model, or a way of calling one, that our attention does not support. Says what to do instead."""
 
 
+class NotFinite(DsaError):
+    """A model whose logits are NaN or infinite, so that no token is the likeliest."""
+
+
 class CheckpointError(DsaError):
     """A folder that is no checkpoint that can be run: missing, foreign, incomplete or damaged. Says which file."""

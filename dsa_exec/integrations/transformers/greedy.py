@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from dsa_exec.core.checks import Arguments
+from dsa_exec.core.errors import RangeError
 from dsa_exec.integrations.transformers.cache import DsaCache
+from dsa_exec.integrations.transformers.errors import NotFinite
 from dsa_exec.ops.index_select import Selection
 
 ROWS_COMPARED_AT_ONCE = 256
@@ -69,7 +72,15 @@ def continue_greedily(
         max_new_tokens: at most so many; fewer if the model ends its text.
         cache: ours, under `attached(model)`; transformers' own if not given.
         on_token: called after each new token.
+
+    Raises:
+        RangeError: no prompt, or no token wanted.
+        NotFinite: the model's logits are no numbers to choose by.
     """
+    args = Arguments("continue_greedily")
+    args.number(max_new_tokens, "max_new_tokens", low=1)
+    if not len(prompt):
+        raise RangeError("continue_greedily", "prompt", "is empty", "at least one token")
     ends = _end_tokens(model)
     tokens: list[int] = []
     logits: list[torch.Tensor] = []
@@ -80,6 +91,8 @@ def continue_greedily(
         while len(tokens) < max_new_tokens and not (tokens and tokens[-1] in ends):
             out = model(inputs, past_key_values=past, use_cache=True, logits_to_keep=1)
             logits.append(out.logits[0, -1].float().cpu())  # waits for the device
+            if not bool(logits[-1].isfinite().all()):
+                raise NotFinite(_why_not_finite(model, len(prompt) + len(tokens)))
             tokens.append(int(logits[-1].argmax()))
             inputs = torch.tensor([tokens[-1:]], device=model.device)
             moments.append(time.perf_counter())
@@ -99,7 +112,9 @@ def agreement(reference: Continuation, other: Continuation) -> Agreement:
     divergence = next((step for step, (left, right) in pairs if left != right), None)
     if divergence is None and len(reference.tokens) != len(other.tokens):
         divergence = min(len(reference.tokens), len(other.tokens))
-    same_history = min(len(reference.logits), len(other.logits)) if divergence is None else divergence + 1
+    same_history = min(len(reference.logits), len(other.logits))
+    if divergence is not None:
+        same_history = min(same_history, divergence + 1)
     difference = (reference.logits[:same_history] - other.logits[:same_history]).abs().max()
     return Agreement(divergence, _in_common(reference.selections, other.selections), float(difference))
 
@@ -139,6 +154,13 @@ def _recorded_selections(model: Any) -> Iterator[dict[int, torch.Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _why_not_finite(model: Any, read_tokens: int) -> str:
+    damaged = next((name for name, it in model.named_parameters() if not bool(it.isfinite().all())), None)
+    if damaged is not None:
+        return f"the model's logits are NaN or infinite, as is its parameter {damaged}"
+    return f"the model's logits are NaN or infinite after {read_tokens} tokens: they overflow in {model.dtype}"
 
 
 def _end_tokens(model: Any) -> set[int]:
