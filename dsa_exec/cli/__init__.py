@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import warnings
@@ -16,6 +17,7 @@ from dsa_exec.cli.run import run
 from dsa_exec.core.errors import DsaError
 
 OUTPUT_ERROR = 1
+WRITE_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EBADF)
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -30,7 +32,7 @@ app.command()(run)
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 1 (cannot write), 2 (what the user gave is wrong) or 130 (interrupted)."""
+    """Run the command line; exit with 0, 1 (the system refuses), 2 (wrong input) or 130 (interrupted)."""
     # What there is to say about deprecated names, each command says itself, once and without a line of ours.
     warnings.simplefilter("ignore", DeprecatedName)
     for stream in (sys.stdout, sys.stderr):
@@ -44,12 +46,20 @@ def main() -> None:
         _say(str(error))
         sys.exit(USAGE_ERROR)
     except OSError as error:
-        _say(f"cannot write the output: {error.strerror}")
+        _say(_told(error))
         sys.exit(OUTPUT_ERROR)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             _say("interrupted")
         raise
+
+
+def _told(error: OSError) -> str:
+    """What the system refused: a write to the output where the error names no file and is one of those a write gets."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None:
+        return f"{error.filename}: {reason}"
+    return f"cannot write the output: {reason}" if error.errno in WRITE_ERRORS else reason
 
 
 def _say(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dsa_config import settings
-from dsa_config.cli import explain_all, print_json
+from dsa_config.cli import explain_all
 from dsa_exec.cli.progress import late_progress
 from dsa_exec.cli.report import AgreementWithPlain, BackendInUse, LogitsUse, RunReport, SettingInForce, Stage
 from dsa_exec.cli.show_report import show
@@ -112,7 +113,7 @@ def run(
         agreement=agreed,
     )
     if as_json:
-        print_json(report.model_dump(mode="json"))
+        print(json.dumps(report.model_dump(mode="json"), indent=2, allow_nan=False), flush=True)
     else:
         show(report)
     for warning in report.warnings:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +16,18 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from safetensors.torch import load_file, save_file
 from tiny_checkpoints import save_tiny
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 import dsa_exec
+from dsa_exec import cli
+from dsa_exec.cli import app
 from dsa_exec.cli.show_report import printable, size
+from dsa_exec.integrations.transformers import greedy
 
 SCHEMA = Path(dsa_exec.__file__).parents[1] / "schemas" / "run.schema.json"
 UNQUANTISED = {"SGLANG_DSA_INDEX_K_FORMAT": "model", "SGLANG_DSA_KV_FORMAT": "model"}
@@ -151,6 +158,48 @@ def test_a_bad_checkpoint_is_one_sentence(dsa, expect_sentence, checkpoint, tmp_
     for file in checkpoint("deepseek_v32").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:100_000])
     expect_sentence(dsa("run", "--model", tmp_path), str(tmp_path), "the weights cannot be loaded")
+
+
+def test_logits_that_are_no_numbers_are_one_sentence(dsa, expect_sentence, checkpoint, text, tmp_path):
+    """A checkpoint of NaN is told, with the parameter that is damaged, and no report is printed."""
+    shutil.copytree(checkpoint("deepseek_v32"), tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    expect_sentence(
+        dsa("run", "--model", tmp_path, "--prompt", text, "--json"), "logits are NaN or infinite", "lm_head.weight"
+    )
+
+
+def test_json_has_no_word_for_nan(monkeypatch, text):
+    """A number that JSON cannot hold is never printed as if it could."""
+    monkeypatch.setattr(greedy, "agreement", lambda *_: greedy.Agreement(None, 1.0, float("nan")))
+    done = CliRunner().invoke(app, ["run", "--prompt", str(text), "--max-new-tokens", "1", "--json"])
+    assert isinstance(done.exception, ValueError)
+    assert "NaN" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "cannot write the output: Broken pipe"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "weights"), "weights: No such file or directory"),
+        (OSError("the model's file vanished"), "the model's file vanished"),
+        (OSError(), "OSError"),
+        (ConnectionError(), "ConnectionError"),
+    ],
+)
+def test_what_the_system_refuses_is_told_as_it_is(monkeypatch, capsys, error, words):
+    """Only a failed write is called one; the reason is never empty."""
+
+    def fails(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == f"dsa: {words}\n"
 
 
 def test_a_format_that_the_geometry_does_not_fit(dsa, expect_sentence, text, tmp_path):
