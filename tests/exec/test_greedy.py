@@ -35,7 +35,7 @@ def test_an_earlier_end_is_a_divergence(left, right):
 def test_rows_select_up_to_themselves():
     """A row's own position counts, a later one or a negative one does not."""
     reference = continuation([1], selected=((0, 1, 2), (1, 0, -1), (2, 1, 0)))
-    other = continuation([1], selected=((0, -1, -1), (0, 2, -1), (2, 0, -1)))
+    other = continuation([1], selected=((0, -1, -1), (0, 2, -1), (1, 0, -1)))
     assert agreement(reference, other).selected_in_common == pytest.approx(4 / 6)
 
 

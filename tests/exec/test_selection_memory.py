@@ -73,7 +73,11 @@ def test_no_graph_is_built(windows):
             index_select(*arguments, memory=MemoryReading(2**40, 50_000))
         peaks.append(watch.peak_bytes)
     assert peaks[0] == peaks[1]
-    picked = topk(**{**windows, "logits": windows["logits"].requires_grad_()})
+    for requires_grad in (False, True):
+        with Watch() as watch:
+            picked = topk(**{**windows, "logits": windows["logits"].requires_grad_(requires_grad)})
+        peaks.append(watch.peak_bytes)
+    assert peaks[2] == peaks[3]
     assert not picked.requires_grad
 
 
@@ -88,8 +92,9 @@ def test_one_workspace_serves_all_chunks():
 
         class Empties(Watch):
             def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-                if str(func.overloadpacket) == "aten.empty":
-                    made.append(tuple(args[0]))  # noqa: B023
+                name = str(func.overloadpacket)
+                if name in {"aten.empty", "aten.new_empty"}:
+                    made.append(tuple(args[name == "aten.new_empty"]))  # noqa: B023
                 return super().__torch_dispatch__(func, types, args, kwargs)
 
         with Empties():
