@@ -1,9 +1,9 @@
-.PHONY: help install run test lint types layers generate check clean
+.PHONY: help install run test lint types layers coverage generate check clean
 
 BIN := .venv/bin
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed  ## Make .venv and install the project into it
 
@@ -29,8 +29,13 @@ layers: install  ## Check that imports follow the layers
 
 check: lint types layers  ## Style, types and layers
 
-generate: install  ## Write again what is generated: schemas/
+# Without the tests that fork: a child inherits coverage's own lock, which another thread may hold.
+coverage: install  ## Check that the tests of dsa_config run every line and branch of it
+	$(BIN)/coverage run -m pytest -q tests/config --deselect tests/config/test_stress.py -k "not forked"
+	$(BIN)/coverage report
+
+generate: install  ## Write again what is generated: schemas/, docs/reference/
 	$(BIN)/python -m dsa_exec.cli.generate
 
 clean:  ## Remove the environment and what tools have left behind
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from dsa_config.overrides import Entry, Override, entered
+from dsa_config.overrides import Override, Scope, entered
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -71,8 +71,8 @@ class _Step:
     __slots__ = ("_before", "_left_open", "_own")
 
     def __init__(self, scope: Override) -> None:
-        self._own = Entry(scope)
-        self._left_open: tuple[Entry, ...] = ()
+        self._own = scope.again()
+        self._left_open: tuple[Scope, ...] = ()
 
     def __enter__(self) -> None:
         self._before = entered.get()
@@ -80,8 +80,10 @@ class _Step:
 
     def __exit__(self, *_: object) -> None:
         now = entered.get()
-        self._left_open = tuple(entry for entry in now if entry is not self._own and entry not in self._before)
-        entered.set(tuple(entry for entry in now if entry in self._before))
+        place = next((place for place, scope in enumerate(now) if scope is self._own), None)
+        if place is not None:
+            self._left_open = now[place + 1 :]
+            entered.set(now[:place])
 
 
 def _generator(scope: Override, function: Callable[..., Any]) -> Callable[..., Any]:

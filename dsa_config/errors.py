@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsa_config.declared import Setting
 
 _LONGEST_SHOWN = 200
 
@@ -50,6 +53,20 @@ class BadValue(SettingError, ValueError):
         self.allowed = allowed
         super().__init__(f"{variable or name}={shown(given)} (from {origin}): {reason}; {name} takes {allowed}")
 
+    @classmethod
+    def of(cls, setting: Setting, *, variable: str | None, given: object, origin: object, reason: str) -> BadValue:
+        """The error for a setting. Of a secret, neither the value nor a reason that may quote it is told."""
+        if setting.secret:
+            given, reason = setting.masked(given), "is refused by its type"
+        return cls(
+            name=setting.name,
+            variable=variable,
+            given=given,
+            origin=str(origin),
+            reason=reason,
+            allowed=setting.allowed,
+        )
+
 
 class BadValues(SettingError, ValueError):
     """Several bad values found in one pass, so that all can be mended at once: `errors`."""
@@ -69,6 +86,29 @@ class UnknownSetting(SettingError, AttributeError):
         if self.nearest and not hint:
             hint = f"did you mean {' or '.join(self.nearest)}?"
         super().__init__(f"{unknown!r} is not a setting of {among}{f'; {hint}' if hint else ''}")
+
+
+class DeprecatedNameRefused(SettingError, ValueError):
+    """A deprecated name is used where that is an error: `name` of the setting, `origin` of the name's value."""
+
+    def __init__(self, name: str, message: str, origin: str) -> None:
+        self.name = name
+        self.origin = origin
+        super().__init__(f"{message} (from {origin})")
+
+
+class ConflictRefused(SettingError, ValueError):
+    """Two names of one setting say different things in one source, where that is an error."""
+
+
+class SourceError(SettingError):
+    """A file or store of settings that cannot be used; nothing of it is: `source`, and `reasons`, one for each flaw."""
+
+    def __init__(self, source: str, reasons: Sequence[str]) -> None:
+        self.source = source
+        self.reasons = tuple(reasons)
+        told = reasons[0] if len(reasons) == 1 else "".join(f"\n  {reason}" for reason in reasons)
+        super().__init__(f"{source}: {told}" if len(reasons) == 1 else f"{source} has {len(reasons)} errors:{told}")
 
 
 class AssignmentRefused(SettingError, AttributeError):

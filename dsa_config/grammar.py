@@ -15,11 +15,12 @@ import typing
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, PlainValidator, WrapValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainValidator, WrapValidator
 from pydantic_settings import NoDecode
 
 from dsa_config.bounds import bounds_in_words
 from dsa_config.errors import Rejected, nearest
+from dsa_config.secrecy import holds_secrets
 
 TRUE_WORDS = ("1", "true", "yes", "y", "on", "t")
 FALSE_WORDS = ("0", "false", "no", "n", "off", "f")
@@ -45,11 +46,15 @@ class Grammar:
         read: text or a Python value in; what pydantic is to validate out, or `Rejected`.
         words: what the field takes, in words.
         is_mutable: its values can be changed in place, so that every reader gets a copy.
+        is_secret: its values hold pydantic's SecretStr or SecretBytes, and are never shown.
+        is_plain: what it makes of a bool, number, text or None depends on nothing else, so that it can be kept.
     """
 
     read: Callable[[Any], Any]
     words: Callable[[], str]
     is_mutable: bool = False
+    is_secret: bool = False
+    is_plain: bool = False
 
 
 def grammar_of(annotation: Any, metadata: Sequence[object]) -> Grammar:
@@ -61,7 +66,12 @@ def grammar_of(annotation: Any, metadata: Sequence[object]) -> Grammar:
     """
     annotation, metadata = _plain_type(annotation, metadata)
     if any(isinstance(item, BeforeValidator | WrapValidator | PlainValidator | NoDecode) for item in metadata):
-        return Grammar(_strip, lambda: f"what its validator takes for {_name(annotation)}", _is_structured(annotation))
+        return Grammar(
+            _strip,
+            lambda: f"what its validator takes for {_name(annotation)}",
+            _is_structured(annotation),
+            holds_secrets(annotation),
+        )
     chosen = next((item for item in metadata if isinstance(item, ChoicesOf)), None)
     if chosen is not None:
         return _choices(chosen.names, only=True)
@@ -75,7 +85,8 @@ def grammar_of(annotation: Any, metadata: Sequence[object]) -> Grammar:
         plain = grammar.words().replace("a number", "a finite number" if finite else "a number")
         return ", ".join([plain, *bounds]) if annotation is not types.NoneType else plain
 
-    return Grammar(grammar.read, words, grammar.is_mutable)
+    plain = grammar.is_plain and not any(isinstance(item, AfterValidator) for item in metadata)
+    return Grammar(grammar.read, words, grammar.is_mutable, grammar.is_secret, plain)
 
 
 def read_boolean(value: object) -> object:
@@ -160,7 +171,7 @@ def _choices(names: Callable[[], Sequence[object]], *, only: bool) -> Grammar:
         close = nearest(str(word), map(str, choices))
         raise Rejected(f"is not a choice, did you mean {close[0]}?" if close else "is not a choice")
 
-    return Grammar(read, lambda: f"one of {', '.join(map(str, names()))}")
+    return Grammar(read, lambda: f"one of {', '.join(map(str, names()))}", is_plain=not only)
 
 
 def _union(members: Sequence[Grammar]) -> Grammar:
@@ -178,27 +189,33 @@ def _union(members: Sequence[Grammar]) -> Grammar:
     def words() -> str:
         return ", or ".join(member.words() for member in members)
 
-    return Grammar(read, words, any(member.is_mutable for member in members))
+    return Grammar(
+        read,
+        words,
+        any(member.is_mutable for member in members),
+        any(member.is_secret for member in members),
+        all(member.is_plain for member in members),
+    )
 
 
 def _for_type(kind: Any) -> Grammar:
     if kind is types.NoneType:
-        return Grammar(_read_none, lambda: "none")
+        return Grammar(_read_none, lambda: "none", is_plain=True)
     if kind is bool:
-        return Grammar(read_boolean, lambda: f"a boolean: {BOOLEAN_WORDS}")
+        return Grammar(read_boolean, lambda: f"a boolean: {BOOLEAN_WORDS}", is_plain=True)
     if kind is int:
-        return Grammar(read_integer, lambda: "an integer in decimal digits")
+        return Grammar(read_integer, lambda: "an integer in decimal digits", is_plain=True)
     if kind is float:
-        return Grammar(read_float, lambda: "a number")
+        return Grammar(read_float, lambda: "a number", is_plain=True)
     if kind is str:
-        return Grammar(_read_text, lambda: "text")
+        return Grammar(_read_text, lambda: "text", is_plain=True)
     if typing.get_origin(kind) is typing.Literal:
         return _choices(lambda: typing.get_args(kind), only=False)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _choices(lambda: [member.value for member in kind], only=False)
     if _is_structured(kind):
-        return Grammar(_read_json, lambda: f"JSON for {_name(kind)}", _is_mutable(kind))
-    return Grammar(_strip, lambda: f"text for {_name(kind)}")
+        return Grammar(_read_json, lambda: f"JSON for {_name(kind)}", _is_mutable(kind), holds_secrets(kind))
+    return Grammar(_strip, lambda: f"text for {_name(kind)}", is_secret=holds_secrets(kind))
 
 
 def _plain_type(annotation: Any, metadata: Sequence[object]) -> tuple[Any, list[object]]:

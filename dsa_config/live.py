@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import copy
-import os
-import threading
+import functools
+import sys
 import types
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dsa_config import lifecycle
-from dsa_config.declare import LiveSettings, settings_of
+from dsa_config.declare import LiveSettings
 from dsa_config.errors import AssignmentRefused, BadValue, DeclarationError, Rejected, UnknownSetting, raise_together
-from dsa_config.explain import Explanation, explain
+from dsa_config.getters import Getter, Shape, getter_of
 from dsa_config.layers import Given
-from dsa_config.origins import Origin, caller_site
-from dsa_config.overrides import Override
+from dsa_config.methods import CarryingMethods, LoadingMethods, TrackingMethods
+from dsa_config.origins import CallSite, Origin, caller_site
+from dsa_config.overrides import Override, make_override, new
 from dsa_config.read import Reader
+from dsa_config.sources import env
+from dsa_config.state import State
+
+if TYPE_CHECKING:
+    from dsa_config.explain import Explanation
 
 SettingsClass = TypeVar("SettingsClass", bound=LiveSettings)
 
+_frame = sys._getframe
+
 _live_objects: dict[type[LiveSettings], Live] = {}
-_process_lock = threading.Lock()
 
 
-class Live(types.ModuleType):
+class Live(LoadingMethods, TrackingMethods, CarryingMethods, types.ModuleType):
     """Base of live objects: one property per setting, put on a subclass by `live()`.
 
     A module, because torch.compile guards an attribute read of a module by reading it again on every call, whatever
@@ -31,15 +39,19 @@ class Live(types.ModuleType):
     of `__dict__` may have a setting's name.
     """
 
+    # The generic look-up without a module's hook for missing names: Python 3.12 then inlines the property.
+    __getattribute__ = object.__getattribute__
+
     _class: type[LiveSettings]
     _readers: dict[str, Reader]
+    _state: State
 
-    def __init__(self, cls: type[LiveSettings], readers: dict[str, Reader]) -> None:
+    def __init__(self, state: State) -> None:
+        cls = state.cls
         super().__init__(f"{cls.__module__}.{cls.__qualname__}", cls.__doc__)
         self.__dict__["_class"] = cls
-        self.__dict__["_readers"] = readers
-        # A module's own hook for missing names. The same as a method of the class would double the cost of every read.
-        self.__dict__["__getattr__"] = self._missing
+        self.__dict__["_readers"] = state.readers
+        self.__dict__["_state"] = state
 
     def override(self, /, **values: object) -> Override:
         """Values for a scope: `with settings.override(fuse_topk=False): ...`, or as a decorator.
@@ -50,7 +62,22 @@ class Live(types.ModuleType):
             UnknownSetting: no such setting.
             BadValue, BadValues: values that their settings do not take.
         """
-        return Override(self._parsed("settings.override", values))
+        frame = _frame(1)
+        readers = self._readers
+        parsed: dict[Reader, Any] = {}
+        try:  # what has been given before is not parsed again
+            for name, given in values.items():
+                reader = readers[name]
+                parsed[reader] = reader.kept[given.__class__][given]
+        except KeyError:
+            return self._override(values, Origin("settings.override", place=caller_site()))
+        scope = new(Override)
+        scope.values = parsed
+        scope.given = values
+        scope.words = "settings.override"
+        scope.code = frame.f_code
+        scope.instruction = frame.f_lasti
+        return scope
 
     def set(self, /, **values: object) -> None:
         """Values for the whole process, until `reset`. All of them or, if one is bad, none.
@@ -59,10 +86,8 @@ class Live(types.ModuleType):
             UnknownSetting: no such setting.
             BadValue, BadValues: values that their settings do not take.
         """
-        parsed = self._parsed("settings.set", values)
-        with _process_lock:
-            for reader, given in parsed.items():
-                reader.set(given)
+        parsed = self._parsed(values, Origin("settings.set", place=caller_site()))
+        self._give(parsed)
 
     def reset(self, /, *names: str) -> None:
         """Take back what `set` gave: for these settings, or for all if none is named.
@@ -74,9 +99,7 @@ class Live(types.ModuleType):
             UnknownSetting: no such setting; then nothing is taken back.
         """
         readers = [self._reader(name) for name in names] if names else self._readers.values()
-        with _process_lock:
-            for reader in readers:
-                reader.set(None)
+        self._give(dict.fromkeys(readers))
 
     def explain(self, name: str) -> Explanation:
         """Why a setting has its value.
@@ -88,6 +111,8 @@ class Live(types.ModuleType):
             UnknownSetting: no such setting.
             BadValue: the setting's value cannot be read.
         """
+        from dsa_config.explain import explain
+
         return explain(self._reader(name))
 
     def snapshot(self) -> LiveSettings:
@@ -97,7 +122,7 @@ class Live(types.ModuleType):
             BadValue, BadValues: settings whose values cannot be read.
         """
         errors: list[BadValue] = []
-        with _process_lock:  # so that values set together are seen together
+        with self._state.lock:  # so that values set together are seen together
             strongest = {name: reader.layers()[0] for name, reader in self._readers.items()}
         for layer in strongest.values():
             try:
@@ -105,13 +130,33 @@ class Live(types.ModuleType):
             except BadValue as error:
                 errors.append(error)
         raise_together(errors)
-        for layer in strongest.values():
-            if layer.found is not None:
-                lifecycle.warn_once(layer.setting, layer.found)
-        return self._class(**{name: layer.given for name, layer in strongest.items()})
+        for name, reader in self._readers.items():
+            if strongest[name].source == "environment":
+                lifecycle.warn_once(env.words_in(reader.setting), self._state.policy)
+        return self._class(**{name: layer.as_constructor_takes_it() for name, layer in strongest.items()})
 
-    def _parsed(self, words: str, values: dict[str, object]) -> dict[Reader, Given]:
-        origin = Origin(words, site=caller_site())
+    def _override(self, values: dict[str, Any], origin: Origin) -> Override:
+        given = self._parsed(values, origin)
+        for reader, it in given.items():
+            if not reader.overridden:
+                self._state.mark_overridden(reader)
+            reader.keep(it)
+        parsed = {reader: it.value for reader, it in given.items()}
+        copied = {reader.setting.name: it.given for reader, it in given.items()}
+        assert isinstance(origin.place, CallSite)
+        return make_override(parsed, copied, origin.words, origin.place.code, origin.place.instruction)
+
+    def _carried_from(self, pid: int, values: dict[str, Any]) -> Override:
+        return self._override(values, Origin(f"settings carried from process {pid}", place=caller_site()))
+
+    def _give(self, given: Mapping[Reader, Given | None]) -> None:
+        self._state.remember_values(given)
+        with self._state.lock:
+            for reader, it in given.items():
+                reader.set(it)
+        self._state.note_changes(given)
+
+    def _parsed(self, values: dict[str, Any], origin: Origin) -> dict[Reader, Given]:
         parsed: dict[Reader, Given] = {}
         errors: list[BadValue] = []
         for name, given in values.items():
@@ -122,15 +167,9 @@ class Live(types.ModuleType):
                 kept = _copied(given) if reader.setting.is_mutable else given
                 parsed[reader] = Given(kept, reader.setting.parse(kept), origin)
             except Rejected as error:
-                bad = BadValue(
-                    name=name,
-                    variable=None,
-                    given=given,
-                    origin=str(origin),
-                    reason=error.reason,
-                    allowed=reader.setting.allowed,
+                errors.append(
+                    BadValue.of(reader.setting, variable=None, given=given, origin=origin, reason=error.reason)
                 )
-                errors.append(bad)
         raise_together(errors)
         return parsed
 
@@ -143,26 +182,13 @@ class Live(types.ModuleType):
         variables = [variable for reader in self._readers.values() for variable in reader.setting.variables]
         raise UnknownSetting(name, [*self._readers, *variables], among=self._class.__name__)
 
-    def _missing(self, name: str) -> Any:
-        if name in self._readers:
-            # The property raised an AttributeError of somebody else's: a validator's, say, or of a broken os.environ.
-            try:
-                return self._readers[name].read()
-            except AttributeError as error:
-                raise RuntimeError(f"{name} cannot be read: {error}") from error
-        if name.startswith("__"):  # what import, copy, inspect and doctest try on every module
-            raise AttributeError(name)
-        raise self._unknown(name)
-
     def _unknown(self, name: str) -> UnknownSetting:
         owner = next((field for field, it in self._readers.items() if name in it.setting.variables), None)
         hint = ""
         if owner is not None:
             hint = f"it is the environment name of {owner}"
-        elif name in dir(self):
+        elif name in METHODS:
             hint = "it is a method of the live object"
-        elif hasattr(self._class, name):
-            hint = f"the class has it: settings.snapshot().{name}"
         return UnknownSetting(name, self._readers, among=self._class.__name__, hint=hint)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -177,7 +203,11 @@ class Live(types.ModuleType):
         return self._unknown(name)
 
     def __dir__(self) -> list[str]:
-        return sorted([*self._readers, "override", "set", "reset", "explain", "snapshot"])
+        # help() asks here first; at import, reading the source would take too long.
+        for name, reader in self._readers.items():
+            prop: property = getattr(type(self), name)
+            prop.__doc__ = reader.setting.description
+        return sorted([*self._readers, *METHODS])
 
     def __repr__(self) -> str:
         return f"<live {self._class.__qualname__}, {len(self._readers)} settings>"
@@ -196,14 +226,27 @@ def live(cls: type[SettingsClass]) -> SettingsClass:
     if not (isinstance(cls, type) and issubclass(cls, LiveSettings)):
         raise DeclarationError(f"live({cls!r}): wanted a class that is derived from LiveSettings")
     if cls not in _live_objects:
-        readers = {name: Reader(declared) for name, declared in settings_of(cls).items()}
-        taken = sorted(name for name in readers if hasattr(Live, name))
+        state = State(cls)
+        taken = sorted(name for name in state.readers if hasattr(Live, name))
         if taken:
             raise DeclarationError(f"{cls.__name__}.{taken[0]}: the live object has a method of that name")
-        getters = {name: property(reader.getter(), doc=reader.setting.description) for name, reader in readers.items()}
-        made = type(f"Live{cls.__name__}", (Live,), getters)(cls, readers)
-        return cast(SettingsClass, _live_objects.setdefault(cls, made))  # another thread may have been faster
+        getters = {name: property(_first_getter(reader)) for name, reader in state.readers.items()}
+        kind = type(f"Live{cls.__name__}", (Live,), getters)
+        for reader in state.readers.values():
+            reader.install = functools.partial(_install, kind, reader)
+        return cast(SettingsClass, _live_objects.setdefault(cls, kind(state)))  # another thread may have been faster
     return cast(SettingsClass, _live_objects[cls])
+
+
+def _first_getter(reader: Reader) -> Getter:
+    """Until a first look has shown which getter is fast."""
+    return lambda _live: copy.deepcopy(reader.read()) if reader.setting.is_mutable else reader.read()
+
+
+def _install(live_class: type, reader: Reader, given: tuple[bool, ...], scoped: bool) -> None:
+    name = reader.setting.name
+    getter = getter_of(reader, Shape(given, scoped))
+    setattr(live_class, name, property(getter, doc=live_class.__dict__[name].__doc__))
 
 
 def _copied(given: object) -> object:
@@ -214,11 +257,5 @@ def _copied(given: object) -> object:
         raise Rejected(f"cannot be copied ({error})") from None
 
 
-def _renew_lock() -> None:
-    """In a forked child: the lock may have been held by a thread that is gone."""
-    global _process_lock
-    _process_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+METHODS = frozenset(name for name in dir(Live) if not name.startswith("_") and name not in dir(types.ModuleType))
+"""What a live object has beside its settings."""

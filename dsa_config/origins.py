@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from types import CodeType, FrameType
+from typing import Protocol
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -25,16 +26,22 @@ class CallSite:
         return f"{self.code.co_filename}:{line}"
 
 
+class Place(Protocol):
+    """A line of a file or of code that is worked out only when it is printed."""
+
+    def __str__(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What gave a value: the words, the environment variable if there is one, the calling line if there is one."""
+    """What gave a value: the words, the variable if there is one, the line of code or of a file if there is one."""
 
     words: str
     variable: str | None = None
-    site: CallSite | None = None
+    place: Place | None = None
 
     def __str__(self) -> str:
-        return self.words if self.site is None else f"{self.words} at {self.site}"
+        return self.words if self.place is None else f"{self.words} at {self.place}"
 
 
 def outside_caller() -> tuple[FrameType, int]:

@@ -1,75 +1,128 @@
 """Scoped values: what `settings.override(...)` gives, seen by this thread or task and by what it starts, nobody else.
 
 All state is one context variable that holds a tuple: the scopes that this context has entered, innermost last. A thread
-starts with none, an asyncio task with those of its parent.
+starts with none, an asyncio task with those of its parent. Besides overrides, recordings of reads and the context of
+feature flags are scopes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from types import TracebackType
+from types import CodeType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dsa_config.layers import Given
+from dsa_config.origins import CallSite, Origin
 
 if TYPE_CHECKING:
+    from dsa_config.flags.context import FlagContext
     from dsa_config.read import Reader
+    from dsa_config.tracking import Recording
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
-class Entry:
-    """One entry into a scope. Each is an object of its own, so that closing finds the right one."""
-
-    __slots__ = ("scope", "values")
-
-    def __init__(self, scope: Override) -> None:
-        self.scope = scope
-        self.values = scope.values
+MISSING: Any = object()
 
 
-entered: ContextVar[tuple[Entry, ...]] = ContextVar("dsa_config_overrides", default=())
+class Scope:
+    """Something that holds between enter and exit, in this context.
 
+    One object may be entered again while it is entered, by any number of threads and tasks at once.
 
-def active(reader: Reader) -> Given | None:
-    """What this context's innermost override of the setting gives, if there is one."""
-    for entry in reversed(entered.get()):
-        if (given := entry.values.get(reader)) is not None:
-            return given
-    return None
-
-
-class Override:
-    """Values for a scope: a context manager, and a decorator for functions, coroutines and generators of both kinds.
-
-    One object may be entered again while it is entered, by any number of threads and tasks at once: it keeps nothing
-    but the values.
+    Attributes:
+        values: the settings that it overrides, each with its value.
+        context: the feature-flag context that it makes, or None.
+        recording: what notes the reads in it, or None.
     """
 
-    __slots__ = ("values",)
+    __slots__ = ()
 
-    def __init__(self, values: Mapping[Reader, Given]) -> None:
-        self.values = values
-        for reader in values:
-            reader.overridable = True
+    values: Mapping[Reader, Any] = MappingProxyType({})
+    context: FlagContext | None = None
+    recording: Recording | None = None
 
-    def __enter__(self) -> None:
-        entered.set((*entered.get(), Entry(self)))
+    def __enter__(self) -> Any:
+        _enter(_entered() + (self,))  # noqa: RUF005  twice as fast as unpacking
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        scopes = _entered()
+        if scopes and scopes[-1] is self:
+            _enter(scopes[:-1])
+            return
         # By identity, not by a token of __enter__: scopes may close in another order than they opened in, and a
         # generator's scope may close in another context than it opened in.
-        entries = entered.get()
-        for place in range(len(entries) - 1, -1, -1):
-            if entries[place].scope is self:
-                entered.set(entries[:place] + entries[place + 1 :])
+        for place in range(len(scopes) - 1, -1, -1):
+            if scopes[place] is self:
+                _enter(scopes[:place] + scopes[place + 1 :])
                 return
+
+
+entered: ContextVar[tuple[Scope, ...]] = ContextVar("dsa_config_scopes", default=())
+
+_entered, _enter = entered.get, entered.set
+
+
+class Override(Scope):
+    """Values for a scope: a context manager, and a decorator for functions, coroutines and generators of both kinds."""
+
+    __slots__ = ("code", "given", "instruction", "values", "words")
+
+    values: Mapping[Reader, Any]
+    given: Mapping[str, Any]
+    """What was given, by the names of the settings."""
+    words: str
+    code: CodeType
+    """With `instruction`: the call that made it. Kept apart, because this is a hot path."""
+    instruction: int
+
+    def origin(self) -> Origin:
+        """Who made it."""
+        return Origin(self.words, place=CallSite(self.code, self.instruction))
+
+    def again(self) -> Override:
+        """Another scope with the same values: one step of a generator has an identity of its own."""
+        return make_override(self.values, self.given, self.words, self.code, self.instruction)
 
     def __call__(self, function: _Function) -> _Function:
         """Make the values hold whenever the function's body runs, and never while a generator is suspended."""
         from dsa_config.decorate import decorate
 
         return decorate(self, function)
+
+
+class FlagScope(Scope):
+    """A context for feature flags."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: FlagContext) -> None:
+        self.context = context
+
+
+new = object.__new__
+"""For `new(Override)`: a call of `__init__` would cost as much as all the rest."""
+
+
+def make_override(
+    values: Mapping[Reader, Any], given: Mapping[str, Any], words: str, code: CodeType, instruction: int
+) -> Override:
+    """An override."""
+    scope = new(Override)
+    scope.values = values
+    scope.given = given
+    scope.words = words
+    scope.code = code
+    scope.instruction = instruction
+    return scope
+
+
+def active(reader: Reader) -> Given | None:
+    """What this context's innermost override of the setting gives, if there is one."""
+    for scope in reversed(entered.get()):
+        if reader in scope.values:
+            assert isinstance(scope, Override)
+            return Given(scope.given[reader.setting.name], scope.values[reader], scope.origin())
+    return None

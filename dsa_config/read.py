@@ -1,133 +1,234 @@
-"""The hot path: a setting's value as of now, for the price of two dictionary probes.
+"""Reading a setting: its value as of now, in this context, by the order of the layers.
 
-A reader keeps one immutable record: the raw environment values that it has seen, and the value they led to. A read
-compares the raw values by identity with what the environment holds now; only when they differ does anything get
-parsed. Whoever changes a value by other means (`settings.set`) empties the record under the reader's lock and moves
-its generation on, so that a read that was under way cannot put an outdated value back.
+The usual read is a getter's (`getters.py`), which compares what was kept (`record.py`) with the environment. What it
+cannot answer is looked up here, and kept.
 """
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import os
-import threading
-import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dsa_config import layers, lifecycle
-from dsa_config.declare import Setting
+from dsa_config.errors import SettingError
 from dsa_config.layers import Given, Layer
-from dsa_config.overrides import active, entered
+from dsa_config.names import Word
+from dsa_config.origins import Origin
+from dsa_config.overrides import MISSING, Scope, active, entered
+from dsa_config.record import Recorded
 from dsa_config.sources import env
 
-_NEVER = object()  # a raw value that no environment holds
+if TYPE_CHECKING:
+    from dsa_config.declared import Setting
+    from dsa_config.flags.context import FlagContext
+    from dsa_config.state import FlagSource, State
+
+KEPT: frozenset[type] = frozenset((bool, int, str, type(None)))
+"""The types whose values are parsed once and kept; no floats, because -0.0 == 0.0."""
+
+_MOST_KEPT = 64
 
 
-class Reader:
+class Reader(Recorded):
     """Everything that reading one setting takes.
 
     Attributes:
         setting: the declaration.
+        state: what the settings of the class have in common.
         process: what `settings.set()` gave, or None.
-        overridable: an override of the setting has been made in this process, so that reads must ask for one.
-        record: raw environment values and the value they led to; nothing else may be looked at to use it.
+        loaded: the layers of loaded sources, strongest first.
+        flags: what evaluates the setting's feature flag, or None.
+        timed: the flag's word can change by itself.
+        overridden: an override of the setting has been made in this process.
+        kept: what overrides gave and what it was parsed to, by type.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_empty",
-        "_generation",
-        "_keys",
+        "_known",
         "_last",
-        "_lock",
-        "overridable",
+        "_unflagged",
+        "flags",
+        "kept",
+        "loaded",
+        "overridden",
         "process",
-        "record",
         "setting",
+        "state",
+        "timed",
     )
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, state: State) -> None:
         self.setting = setting
+        self.state = state
         self.process: Given | None = None
-        self.overridable = False
-        self._keys = tuple(env.key_of(variable) for variable in setting.variables)
-        self._empty: tuple[Any, ...] = (*(_NEVER for _ in self._keys), None)
-        self._last: tuple[dict[str, str] | None, Any] = (None, None)
-        self._generation = 0
-        self.start_anew()
-        _all_readers.add(self)
-
-    def start_anew(self) -> None:
-        """Forget what was read. Also in a forked child, where a lock may have been held by a thread that is gone."""
-        self._lock = threading.Lock()
-        self._generation += 1
-        self.record = self._empty
-
-    def getter(self) -> Callable[[object], Any]:
-        """The function behind the live object's property, unrolled for the usual numbers of names."""
-        probe, keys, environ, scopes = env.probe, self._keys, env.ENVIRON, entered.get
-        if self.setting.is_mutable:
-            return lambda _live: copy.deepcopy(self.read())
-        if len(keys) == 1:
-            (key,) = keys
-
-            def read_one(_live: object) -> Any:
-                if self.overridable and scopes():
-                    return self.read()
-                raw, value = self.record
-                if probe(key) is raw and os.environ is environ:
-                    return value
-                return self.read()
-
-            return read_one
-        if len(keys) == 2:
-            key, old_key = keys
-
-            def read_two(_live: object) -> Any:
-                if self.overridable and scopes():
-                    return self.read()
-                raw, old_raw, value = self.record
-                if probe(key) is raw and probe(old_key) is old_raw and os.environ is environ:
-                    return value
-                return self.read()
-
-            return read_two
-        return lambda _live: self.read()
+        self.loaded: tuple[Layer, ...] = ()
+        self.flags: FlagSource | None = None
+        self.timed = False
+        self.overridden = False
+        self.kept: dict[type, dict[Any, Any]] = {kind: {} for kind in KEPT}
+        self._last: tuple[list[Any], Any] = ([], None)
+        self._known: Any = MISSING
+        self._unflagged: tuple[int, list[Any], Layer] | None = None
+        super().__init__([env.key_of(variable) for variable in setting.variables])
 
     def read(self) -> Any:
-        """The value as of now.
+        """The value as of now, in this context.
 
         Raises:
             BadValue: the winning layer's text is not a value of this setting.
+            SourceError: the files that the environment names cannot be used.
+            DeprecatedNameRefused, ConflictRefused: the setting is given under names that are errors.
         """
-        if self.overridable and (overridden := active(self)) is not None:
-            return overridden.value
-        generation = self._generation
-        unreplaced = os.environ is env.ENVIRON
-        raws = [env.probe(key) for key in self._keys]
-        *seen, value = self.record
-        if unreplaced and all(map(_is, raws, seen)):
+        if self.scoped and (scopes := entered.get()):
+            return self.read_in(scopes)
+        return self._read_process()
+
+    def read_in(self, scopes: tuple[Scope, ...]) -> Any:
+        """The value in these scopes, innermost last."""
+        value = scopes[-1].values.get(self, MISSING)
+        if value is not MISSING and not self.state.recordings:
             return value
-        texts = self._texts(raws) if unreplaced else env.texts_of(self.setting)
-        layer = next(layers.strongest_first(self.setting, None, self.process, texts))
-        value = self._parsed(layer)
-        if layer.found is not None:
-            lifecycle.warn_once(self.setting, layer.found)
-        if unreplaced:
-            self._publish(generation, (*raws, value))
+        context = None
+        for scope in reversed(scopes):
+            if (value := scope.values.get(self, MISSING)) is not MISSING:
+                break
+            context = scope.context if context is None else context
+        if value is MISSING:
+            value = self._read_process() if context is None or self.flags is None else self._read_flagged(context)
+        if self.state.recordings:
+            for scope in scopes:
+                if scope.recording is not None:
+                    scope.recording.note(self, value)
         return value
 
+    def strongest(self) -> Layer | None:
+        """The winning layer for the whole process, read, without a warning; None where it cannot be read."""
+        try:
+            self.state.ensure_loaded()
+            layer = self._winner(env.words_in(self.setting))
+            return dataclasses.replace(layer, value=self._parsed(layer))
+        except SettingError:
+            return None
+
     def layers(self) -> list[Layer]:
-        """Every layer's word on this setting in this context, strongest first."""
-        return list(layers.strongest_first(self.setting, active(self), self.process, env.texts_of(self.setting)))
+        """Every layer's word on this setting in this context, strongest first.
+
+        Raises:
+            DeprecatedNameRefused, ConflictRefused: the setting is given under names that are errors.
+            BadValue: the setting's feature flag cannot be evaluated in this context.
+        """
+        self.state.ensure_loaded()
+        return list(
+            layers.strongest_first(
+                self.setting,
+                overridden=active(self),
+                process=self.process,
+                words=self._in_force(env.words_in(self.setting)),
+                loaded=self.loaded,
+                flagged=self._flagged(self.state.flag_context),
+            )
+        )
+
+    def keep(self, given: Given) -> None:
+        """Remember what an override's value was parsed to, so that the same need not be parsed again."""
+        kept = self.kept.get(given.given.__class__)  # by class, because True == 1
+        if self.setting.is_plain and kept is not None and len(kept) < _MOST_KEPT:
+            kept[given.given] = given.value
 
     def set(self, given: Given | None) -> None:
         """Give the process a value, or with None take it back."""
-        with self._lock:
+        with self.lock:
             self.process = given
-            self._generation += 1
-            self.record = self._empty
+            self.empty()
+
+    def load(self, loaded: tuple[Layer, ...], flags: FlagSource | None) -> None:
+        """Take the layers of newly loaded sources."""
+        with self.lock:
+            self.loaded = loaded
+            self.flags = flags
+            self.timed = flags is not None and self.setting.name in flags.timed
+            self.empty()
+        self.weigh_scopes()
+
+    def weigh_scopes(self) -> None:
+        """Work out whether reads must ask for scopes, and see to it that they do."""
+        self.set_scoped(self.overridden or self.flags is not None or self.state.recordings > 0)
+
+    def observe(self, value: Any) -> Any:
+        """Take note of a value for the whole process; what it replaced, or `MISSING` if that is the same or unknown."""
+        with self.lock:
+            before, self._known = self._known, value
+        return MISSING if before is MISSING or before is value or before == value else before
+
+    def _read_process(self) -> Any:
+        try:
+            return self._look()
+        except AttributeError as error:
+            # Of a validator or a broken os.environ: from a property it would look as if there were no such setting.
+            raise RuntimeError(f"{self.setting.name} cannot be read: {error}") from error
+
+    def _look(self) -> Any:
+        unreplaced = os.environ is env.ENVIRON
+        raws = [env.probe(key) for key in self.keys]
+        record = self.record
+        if unreplaced and all(map(_is, raws, record[len(raws) :])):
+            return record[-1]
+        self.state.ensure_loaded()
+        generation = self.generation
+        words = env.words_in(self.setting, self._texts(raws) if unreplaced else None)
+        layer = self._winner(words)
+        value = self._parsed(layer)
+        if words and self.process is None:
+            lifecycle.warn_once(words, self.state.policy)
+        if unreplaced and not (self.timed and layer.source in ("flag", "default")):
+            self.publish(generation, raws, value)
+        self.state.observed(self, value, layer.origin)
+        return value
+
+    def _read_flagged(self, context: FlagContext) -> Any:
+        """The value in a scope's feature-flag context: the layers above the flag do not depend on it and are kept."""
+        raws = [env.probe(key) for key in self.keys]
+        kept = self._unflagged
+        if kept is not None and os.environ is env.ENVIRON and kept[:2] == (self.generation, raws):
+            layer = kept[2]
+        else:
+            self.state.ensure_loaded()
+            generation = self.generation
+            layer = next(self._layers(self._in_force(env.words_in(self.setting)), flagged=None))
+            if os.environ is env.ENVIRON:
+                self._unflagged = (generation, raws, layer)
+        if layer.source != "default":
+            return self._parsed(layer)
+        flagged = self.flags.evaluate(self.setting.name, context) if self.flags is not None else None
+        return layer.value if flagged is None else flagged.value
+
+    def _winner(self, words: Sequence[Word]) -> Layer:
+        flagged = self._flagged(self.state.process_context)
+        return next(self._layers(self._in_force(words), flagged))
+
+    def _layers(self, words: Sequence[Word], flagged: Callable[[], Given | None] | None) -> Iterator[Layer]:
+        return layers.strongest_first(
+            self.setting, overridden=None, process=self.process, words=words, loaded=self.loaded, flagged=flagged
+        )
+
+    def _in_force(self, words: Sequence[Word]) -> Sequence[Word]:
+        if not words:
+            return words
+        lifecycle.require_allowed(words, self.state.policy)
+        return lifecycle.in_force(words, self.state.policy)
+
+    def _flagged(self, context: Callable[[], FlagContext]) -> Callable[[], Given | None] | None:
+        flags = self.flags
+        if flags is None:
+            return None
+
+        def evaluate() -> Given | None:
+            flagged = flags.evaluate(self.setting.name, context())
+            return None if flagged is None else Given(flagged.given, flagged.value, Origin(flagged.origin))
+
+        return evaluate
 
     def _texts(self, raws: Sequence[Any]) -> dict[str, str]:
         # Out of the raw values of the record to be published: os.environ may already say something else.
@@ -136,31 +237,15 @@ class Reader:
 
     def _parsed(self, layer: Layer) -> Any:
         """The layer's value; text that was parsed last time is not parsed again."""
-        if layer.found is None:
-            return layer.read()
-        texts, value = self._last
-        if texts != layer.found.texts:
+        if layer.word is None or layer.is_read:
+            return layer.value
+        found = [layer.word.entry, dict(layer.word.found)]
+        seen, value = self._last
+        if seen != found:
             value = layer.read()
-            self._last = (dict(layer.found.texts), value)
+            self._last = (found, value)
         return value
-
-    def _publish(self, generation: int, record: tuple[Any, ...]) -> None:
-        with self._lock:
-            if generation == self._generation:
-                self.record = record
 
 
 def _is(left: object, right: object) -> bool:
     return left is right
-
-
-_all_readers: weakref.WeakSet[Reader] = weakref.WeakSet()
-
-
-def _start_anew() -> None:
-    for reader in _all_readers:
-        reader.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dsa_config import DSASettings, settings
-from dsa_config.declare import settings_of
+from dsa_config.declared import settings_of
 from dsa_config.lifecycle import forget_warnings
 
 

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic_settings import SettingsConfigDict
 
 from dsa_config.declarations.backends import backend_choices, backend_setting
-from dsa_config.declare import LiveSettings, Renamed, setting
+from dsa_config.declare import LiveSettings, setting
+from dsa_config.renames import Renamed
+from dsa_config.version import __version__
 
 INT32_MAX = 2**31 - 1
 
@@ -21,6 +23,17 @@ class DSASettings(LiveSettings):
     """Settings of DeepSeek Sparse Attention."""
 
     model_config = SettingsConfigDict(env_prefix="SGLANG_DSA_")
+    config_table = ("tool", "dsa")
+    project_version = __version__
+    read_by = ("dsa_exec",)
+    headings = {  # noqa: RUF012 - a ClassVar of the base
+        "fuse_topk": "Steps of a forward pass",
+        "mqa_logits_free_mem_fraction": "Memory of indexer logits",
+        "hip_disable_preshuffle": "ROCm",
+        "index_k_format": "Cache formats",
+        "index_quant_backend": "Backends",
+        "debug_check_indices": "Debugging",
+    }
 
     fuse_topk: bool = setting(True, deprecated_names=_nsa("FUSE_TOPK"))
     """Run top-k and the page-table transform as one kernel. Off: top-k returns positions and a second step maps them
@@ -29,13 +42,13 @@ class DSASettings(LiveSettings):
     enable_mtp_precompute_metadata: bool = setting(True, deprecated_names=_nsa("ENABLE_MTP_PRECOMPUTE_METADATA"))
     """Work out the metadata of multi-token prediction once a step and copy it to every draft step."""
 
+    use_fused_metadata_copy: bool = setting(True, env="SGLANG_USE_FUSED_METADATA_COPY")
+    """Copy precomputed metadata to a draft step with one kernel."""
+
     prefill_dense_attn_kv_len_threshold: int = setting(
         2048, ge=0, le=INT32_MAX, deprecated_names=_nsa("PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD")
     )
     """Prefill with dense attention while the longest KV length is at most this, in tokens. 0 turns it off."""
-
-    hip_disable_preshuffle: bool = setting(False, effect="allocate", deprecated_names=_nsa("HIP_DISABLE_PRESHUFFLE"))
-    """On ROCm, keep the index-K cache in pages of one token, not in preshuffled pages of 64."""
 
     mqa_logits_free_mem_fraction: float = setting(0.2, gt=0, le=1, allow_inf_nan=False)
     """The share of free memory, and of memory outside the static pools, that one chunk of indexer logits may take."""
@@ -46,8 +59,8 @@ class DSASettings(LiveSettings):
     mqa_logits_max_chunk_bytes: int = setting(0, ge=0)
     """The most bytes that one chunk of indexer logits may take, whatever is free. 0: no such limit."""
 
-    use_fused_metadata_copy: bool = setting(True, env="SGLANG_USE_FUSED_METADATA_COPY")
-    """Copy precomputed metadata to a draft step with one kernel."""
+    hip_disable_preshuffle: bool = setting(False, effect="allocate", deprecated_names=_nsa("HIP_DISABLE_PRESHUFFLE"))
+    """On ROCm, keep the index-K cache in pages of one token, not in preshuffled pages of 64."""
 
     use_aiter: bool = setting(False, env="SGLANG_USE_AITER")
     """Allow aiter's kernels on ROCm."""

@@ -1,17 +1,16 @@
-"""The process environment: which of a setting's names is used, and whether two of them disagree."""
+"""The process environment: the fast way to look at it, and what it says about a setting."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, Any, cast
 
-from dsa_config.errors import BadValue, Rejected
+from dsa_config.names import Word, words_of
 from dsa_config.origins import Origin
 
 if TYPE_CHECKING:
-    from dsa_config.declare import Renamed, Setting
+    from dsa_config.declared import Setting
 
 ENVIRON = os.environ
 """The object that fast reads probe. A replaced `os.environ` is noticed, because it is not this one."""
@@ -28,49 +27,21 @@ key_of: Callable[[str], Any]
 text_of: Callable[[Any], str]
 """The text of a raw value that `probe` found."""
 
+HELD: Container[Any]
+"""What holds the keys of the variables that are set."""
+
 if isinstance(_DATA, dict):
-    probe, key_of, text_of = _DATA.get, ENVIRON.encodekey, ENVIRON.decodevalue
+    HELD, probe, key_of, text_of = _DATA, _DATA.get, ENVIRON.encodekey, ENVIRON.decodevalue
 else:  # another Python than CPython, or os.environ was replaced before our import
-    probe, key_of, text_of = ENVIRON.get, str, str
+    HELD, probe, key_of, text_of = ENVIRON, ENVIRON.get, str, str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the environment says about one setting."""
-
-    text: str
-    variable: str
-    renamed: Renamed | None
-    """Set when `variable` is a deprecated name."""
-    texts: Mapping[str, str]
-    """Every name of the setting that is set, with its text, strongest first."""
-
-    @property
-    def conflict(self) -> dict[str, str] | None:
-        """The names and texts, if two names are set to different text."""
-        different = len({text.strip() for text in self.texts.values()}) > 1
-        return dict(self.texts) if different else None
-
-    @property
-    def origin(self) -> Origin:
-        """The variable, in words."""
-        return Origin(f"environment variable {self.variable}", variable=self.variable)
-
-
-def find(setting: Setting, texts: Mapping[str, str] | None = None) -> Found | None:
-    """The strongest of a setting's names that is set, or None.
-
-    Args:
-        setting: which one.
-        texts: the names that are set and their texts, strongest first; read from `os.environ` if not given.
-    """
-    if texts is None:
-        texts = texts_of(setting)
-    if not texts:
-        return None
-    variable, text = next(iter(texts.items()))
-    renamed = next((entry for entry in setting.deprecated if entry.name == variable), None)
-    return Found(text, variable, renamed, texts)
+def held_key(key: Any) -> Any:
+    """The very key under which a variable is held, if it is: a look-up by it need not compare any bytes."""
+    try:
+        return next((held for held in tuple(cast(Any, HELD)) if held == key), key)
+    except RuntimeError:  # another thread writes meanwhile
+        return key
 
 
 def texts_of(setting: Setting) -> dict[str, str]:
@@ -79,20 +50,16 @@ def texts_of(setting: Setting) -> dict[str, str]:
     return {name: text for name in setting.variables if (text := environ.get(name)) is not None}
 
 
-def parse(setting: Setting, found: Found) -> Any:
-    """The value of what was found.
+def words_in(setting: Setting, texts: dict[str, str] | None = None) -> list[Word]:
+    """What the environment says about a setting, strongest first.
 
-    Raises:
-        BadValue: the field does not take the text.
+    Args:
+        setting: which one.
+        texts: the names that are set and their texts; looked up in `os.environ` if not given.
     """
-    try:
-        return setting.parse(found.text)
-    except Rejected as error:
-        raise BadValue(
-            name=setting.name,
-            variable=found.variable,
-            given=found.text,
-            origin=str(found.origin),
-            reason=error.reason,
-            allowed=setting.allowed,
-        ) from None
+    found = texts_of(setting) if texts is None else texts
+    return words_of(setting, found, _origin) if found else []
+
+
+def _origin(variable: str) -> Origin:
+    return Origin(f"environment variable {variable}", variable=variable)

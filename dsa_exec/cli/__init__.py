@@ -24,7 +24,6 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="dsa",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(dsa_config.cli.app)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dsa_config import DSASettings
+from dsa_config.flags.schema import flags_schema
+from dsa_config.tools.export_docs import settings_page
 from dsa_config.tools.export_schema import DIALECT, settings_schema
 from dsa_exec.cli.report import RunReport
 
@@ -17,16 +19,18 @@ def generated() -> dict[Path, str]:
     """Every generated file of the project, and what it must hold."""
     schemas: dict[str, dict[str, Any]] = {
         "settings.schema.json": settings_schema(DSASettings),
+        "flags.schema.json": flags_schema(DSASettings),
         "run.schema.json": {"$schema": DIALECT, **RunReport.model_json_schema(mode="serialization")},
     }
-    return {ROOT / "schemas" / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
+    written = {ROOT / "schemas" / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
+    return {**written, ROOT / "docs" / "reference" / "settings.md": settings_page(DSASettings)}
 
 
 def main() -> None:
     """Write every file that is not current."""
     for path, text in generated().items():
         if not path.exists() or path.read_text("utf-8") != text:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
         else:

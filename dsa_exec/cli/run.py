@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dsa_config import settings
-from dsa_config.cli import explain_all
+from dsa_config.tools.explanations import explain_all
 from dsa_exec.cli.progress import late_progress
 from dsa_exec.cli.report import AgreementWithPlain, BackendInUse, LogitsUse, RunReport, SettingInForce, Stage
 from dsa_exec.cli.show_report import show

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from dsa_config.cli import console
+from dsa_config.tools.printing import console
 from dsa_exec.cli.report import AgreementWithPlain, LogitsUse, RunReport
 
 

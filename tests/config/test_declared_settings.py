@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dsa_config import BadValue, DSASettings, settings
-from dsa_config.declare import settings_of
+from dsa_config.declared import settings_of
 
 PUBLISHED = [
     ("fuse_topk", "SGLANG_DSA_FUSE_TOPK", True, "SGLANG_NSA_FUSE_TOPK"),

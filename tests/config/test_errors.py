@@ -25,7 +25,7 @@ def error_of(call) -> Exception:
     [
         (bad_override, BadValue),
         (lambda: settings.set(fuse_topk="maybe", use_aiter=3), BadValues),
-        (lambda: settings.nonsense, UnknownSetting),
+        (lambda: settings.explain("nonsense"), UnknownSetting),
         (lambda: setattr(settings, "fuse_topk", 1), AssignmentRefused),
     ],
 )

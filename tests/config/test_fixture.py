@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from plugin_runs import plugin
 
 pytest_plugins = ["pytester"]
 
@@ -25,6 +25,4 @@ def test_the_fixture_overrides_for_one_test(pytester):
             assert (settings.fuse_topk, live(Mine).depth) == (True, 1)
         """
     )
-    installed = any(point.value == "dsa_config.testing" for point in entry_points(group="pytest11"))
-    plugin = () if installed else ("-p", "dsa_config.testing")  # as a user who has not installed the package would
-    pytester.runpytest_subprocess(*plugin, "-p", "no:cacheprovider").assert_outcomes(passed=2)
+    pytester.runpytest_subprocess(*plugin(), "-p", "no:cacheprovider").assert_outcomes(passed=2)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from dsa_config import BadValue, LiveSettings, live, setting
-from dsa_config.declare import settings_of
+from dsa_config.declared import settings_of
 from dsa_config.errors import Rejected
 from dsa_config.grammar import FALSE_WORDS, TRUE_WORDS
 

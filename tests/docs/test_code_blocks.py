@@ -7,10 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from plugin_runs import plugin
 
 import dsa_exec
 
@@ -21,12 +21,6 @@ BLOCKS = [
     for page in PAGES
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
 ]
-
-
-def plugin() -> list[str]:
-    """What gives pytest our fixture where the package is not installed, and its entry point not known."""
-    installed = any(point.value == "dsa_config.testing" for point in entry_points(group="pytest11"))
-    return [] if installed else ["-p", "dsa_config.testing"]
 
 
 @pytest.mark.parametrize("block", BLOCKS)

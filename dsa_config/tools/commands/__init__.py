@@ -1,0 +1,1 @@
+"""The commands of `dsa config` that are built on tools, one a file."""
