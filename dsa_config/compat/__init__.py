@@ -1,0 +1,1 @@
+"""Settings under the interfaces that other projects' code is written for."""
