@@ -1,4 +1,4 @@
-.PHONY: help install run test lint types layers coverage generate check clean
+.PHONY: help install run test lint types layers coverage generate check bench-config clean
 
 BIN := .venv/bin
 
@@ -36,6 +36,9 @@ coverage: install  ## Check that the tests of dsa_config run every line and bran
 
 generate: install  ## Write again what is generated: schemas/, docs/reference/
 	$(BIN)/python -m dsa_exec.cli.generate
+
+bench-config: install  ## Measure what reading a setting costs, ours beside others (their packages: the extra `bench`)
+	$(BIN)/python benchmarks/config_reads.py --check
 
 clean:  ## Remove the environment and what tools have left behind
 	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

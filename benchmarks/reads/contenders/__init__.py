@@ -1,0 +1,1 @@
+"""One file per contender, found by itself: each has `CONTENDERS`."""
