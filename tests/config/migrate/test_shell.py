@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 import pytest
@@ -111,3 +112,19 @@ def words(text: str) -> object:
 def test_hostile_text(text):
     """Words stay the same words."""
     expect_safe("shell", text, words)
+
+
+def test_a_text_that_crashes_the_grammar_is_refused(monkeypatch):
+    """The crash is a child's, and the file is left as it is."""
+    from dsa_config.tools.migrate import probe
+    from dsa_config.tools.migrate.errors import Unparsable
+    from dsa_config.tools.migrate.formats import shell
+    from dsa_config.tools.migrate.names import Names
+
+    assert probe.survives(lambda: None)
+    assert not probe.survives(os.abort)
+    monkeypatch.setattr(shell, "survives", lambda parse: False)
+    with pytest.raises(Unparsable, match="the grammar of bash crashes on it"):
+        shell.read("export SGLANG_NSA_FUSE_TOPK=1", Names([]))
+    monkeypatch.delattr(os, "fork")
+    assert probe.survives(lambda: None)

@@ -16,6 +16,7 @@ from dsa_config.tools.migrate.lines import line_of
 from dsa_config.tools.migrate.mapped import NOWHERE, Mapped
 from dsa_config.tools.migrate.meaning import meaning_of
 from dsa_config.tools.migrate.names import Names
+from dsa_config.tools.migrate.probe import survives
 from dsa_config.tools.migrate.prose import ESCAPED, site_in
 from dsa_config.tools.migrate.sites import WHOLE_FILE, Reading, Site, Value
 
@@ -23,8 +24,12 @@ _PLAIN = re.compile(r"[\w.:/,%@+-]*", re.A)
 
 
 @functools.cache
+def _language() -> Language:
+    return Language(tree_sitter_bash.language())
+
+
 def _parser() -> Parser:
-    return Parser(Language(tree_sitter_bash.language()))
+    return Parser(_language())
 
 
 def read(text: str, names: Names) -> Reading:
@@ -53,6 +58,9 @@ class _Parsed:
         self._script = script
         self._bytes = script.text.encode("utf-8", "surrogatepass")
         self._starts = [0, *accumulate(len(char.encode("utf-8", "surrogatepass")) for char in script.text)]
+        # A parser of its own for each text, because the grammar's scanner keeps a state.
+        if not survives(lambda: _parser().parse(self._bytes)):
+            raise Unparsable("the grammar of bash crashes on it", 1)
         self._root = _parser().parse(self._bytes).root_node
         if self._root.has_error:
             raise Unparsable("it is no shell script that the grammar of bash takes", self._error_line())
