@@ -16,7 +16,10 @@ def survives(parse: Callable[[], object]) -> bool:
         warnings.simplefilter("ignore")  # of a fork among threads: the child only parses, and takes no lock
         child = os.fork()
     if child == 0:  # pragma: no cover - a child's lines are counted by nobody
-        faulthandler.disable()
-        parse()
-        os._exit(0)
+        try:
+            faulthandler.disable()
+            parse()
+            os._exit(0)
+        finally:  # nothing of the parent may run on in the child
+            os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -123,6 +123,7 @@ def test_a_text_that_crashes_the_grammar_is_refused(monkeypatch):
 
     assert probe.survives(lambda: None)
     assert not probe.survives(os.abort)
+    assert not probe.survives(lambda: 1 / 0)
     monkeypatch.setattr(shell, "survives", lambda parse: False)
     with pytest.raises(Unparsable, match="the grammar of bash crashes on it"):
         shell.read("export SGLANG_NSA_FUSE_TOPK=1", Names([]))
