@@ -12,6 +12,7 @@ from dsa_config.renames import Renamed
 from dsa_config.version import __version__
 
 INT32_MAX = 2**31 - 1
+LAUNCH_PATTERN = r"^([a-z_]+\.[a-z_]+\.[a-z_]+=[0-9]+([ ,]+|$))*$"
 
 
 def _nsa(suffix: str) -> list[Renamed]:
@@ -107,6 +108,10 @@ class DSASettings(LiveSettings):
 
     sparse_mla_decode_backend: Annotated[str, backend_choices("sparse_mla_decode")] = backend_setting()
     """Which kernel attends to selected slots of the cache in decode."""
+
+    kernel_launch: str = setting("", pattern=LAUNCH_PATTERN)
+    """Launch parameters for experiments, such as `topk.gluon.blocks=8`: op.backend.field=number, several of them apart
+    by blanks or commas. Without it the measured choice holds."""
 
     debug_check_indices: bool = setting(False)
     """Check the values of slots, indices and lengths on accelerators too, at the price of a host synchronisation."""

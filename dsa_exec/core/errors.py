@@ -51,6 +51,15 @@ class LayoutError(DsaError, ValueError):
         super().__init__(f"{what}: {field} is {got}; wanted {wanted}")
 
 
+class LaunchError(DsaError, ValueError):
+    """A part of the setting `kernel_launch` that names nothing: `part`, `wanted`."""
+
+    def __init__(self, part: str, wanted: str) -> None:
+        self.part = part
+        self.wanted = wanted
+        super().__init__(f"kernel_launch: {part!r} names no launch parameter; wanted {wanted}")
+
+
 class UnsupportedCall(DsaError, RuntimeError):
     """No backend takes a call, or the named one does not: `op`, `choice`, `refusals` (backend and sentence)."""
 

@@ -27,12 +27,15 @@ class Backend:
 
     Attributes:
         name: the file's name without `on_`.
-        run: takes the op's Call, gives the op's result. Reads no settings.
+        run: takes the op's Call, gives the op's result. Reads no settings but `kernel_launch` (`core/launch.py`).
         refuses: takes the Call and the device's capabilities; None, or why not, in one sentence with the value in it.
+        declines: the same, asked by `auto` alone and first: None, or why another backend is the better choice for a
+            call that this one could run. Whoever names the backend gets it.
         rank: `auto` tries backends in this order, lowest first; the specification, torch, comes last.
     """
 
     name: str
     run: Callable[[Any], Any]
     refuses: Callable[[Any, Capabilities], str | None] = refuses_nothing
+    declines: Callable[[Any, Capabilities], str | None] = refuses_nothing
     rank: int = 50

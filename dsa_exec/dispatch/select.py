@@ -29,20 +29,24 @@ class Decision:
         choice: what the setting says: `auto` or a name.
         backend: the backend that was chosen.
         refusals: the backends that `auto` would rather have had, each with its refusal in words.
+        declined: the backends before it that could have run the call, each with the reason why `auto` passed on.
     """
 
     op: str
     choice: str
     backend: Backend
     refusals: tuple[tuple[str, str], ...] = ()
+    declined: tuple[tuple[str, str], ...] = ()
 
     @property
     def why(self) -> str:
         """The reason, in words."""
         if self.choice != AUTO:
             return f"{self.op}_backend names it"
-        if self.refusals:
-            return "auto: " + "; ".join(f"{name} refuses: {sentence}" for name, sentence in self.refusals)
+        passed = [f"{name} refuses: {sentence}" for name, sentence in self.refusals]
+        passed += [f"{name} declines: {sentence}" for name, sentence in self.declined]
+        if passed:
+            return "auto: " + "; ".join(passed)
         return "auto: the only backend" if len(backends(self.op)) == 1 else "auto: the first choice here"
 
 
@@ -61,14 +65,18 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
     hw = capabilities(device)
     candidates = backends(op).values() if choice == AUTO else (backend(op, choice),)
     refusals: list[tuple[str, str]] = []
+    declined: list[tuple[str, str]] = []
     for candidate in candidates:
+        if choice == AUTO and (sentence := candidate.declines(call, hw)) is not None:
+            declined.append((candidate.name, sentence))
+            continue
         sentence = candidate.refuses(call, hw)
         if sentence is None:
-            decision = Decision(op, choice, candidate, tuple(refusals))
+            decision = Decision(op, choice, candidate, tuple(refusals), tuple(declined))
             _report(decision)
             return decision
         refusals.append((candidate.name, sentence))
-    raise UnsupportedCall(op, choice, refusals)
+    raise UnsupportedCall(op, choice, [*refusals, *declined])
 
 
 def run(op: str, call: Any, device: torch.device) -> Any:

@@ -1,0 +1,1 @@
+"""Triton functions that kernels of several ops share. Importing one imports Triton."""
