@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dsa_config.overrides import entered
+from dsa_config.record import Scoped
 from dsa_config.sources import env
 
 if TYPE_CHECKING:
     from dsa_config.read import Reader
 
 Getter = Callable[[object], Any]
+
+FED = sys.version_info < (3, 12)
+"""Whether a getter has the record as the defaults of its parameters, where they are locals without being unpacked.
+From 3.12 on Python inlines a property whose function takes one argument and no other, which is worth more."""
 
 
 class Shape(NamedTuple):
@@ -30,7 +36,7 @@ class Shape(NamedTuple):
     """
 
     given: tuple[bool, ...]
-    scoped: bool
+    scoped: Scoped
 
 
 def getter_of(reader: Reader, shape: Shape) -> Getter:
@@ -48,6 +54,8 @@ def getter_of(reader: Reader, shape: Shape) -> Getter:
     file = os.path.join(os.path.dirname(__file__), f"<read of {reader.setting.name}>")
     exec(compile(source_of(reader.keys, shape), file, "exec"), scope)  # noqa: S102 - our own text
     getter: Getter = scope["read"]
+    if FED and any(shape.given):
+        reader.feed(scope["read"], (env.HELD, os, env.ENVIRON))
     return getter
 
 
@@ -62,13 +70,17 @@ def source_of(keys: Sequence[Any], shape: Shape) -> str:
         f"held[own_{place}] is raw_{place}" if given else f"{keys[place]!r} not in held"
         for place, given in enumerate(shape.given)
     ]
-    lines = ["def read(_live):"]
+    targets = ", ".join([*(f"own_{place}" for place in names), *(f"raw_{place}" for place in names), "value"])
+    fed = FED and any(shape.given)
+    lines = [f"def read(_live, {targets}, held, os, environ):" if fed else "def read(_live):"]
     if shape.scoped:
-        lines += ["    if found := scopes():", "        return reader.read_in(found)"]
+        lines += ["    if found := scopes():"]
+        if shape.scoped == "some":
+            lines += ["        of, its = found[-1].one", "        if of is reader:", "            return its"]
+        lines += ["        return reader.read_in(found)"]
     lines += ["    try:"]
-    if any(shape.given):
-        targets = [*(f"own_{place}" for place in names), *(f"raw_{place}" for place in names), "value"]
-        lines += [f"        {', '.join(targets)} = reader.record"]
+    if any(shape.given) and not fed:
+        lines += [f"        {targets} = reader.record"]
     lines += [
         f"        if {' and '.join(tests)} and os.environ is environ:",
         f"            return {'value' if any(shape.given) else 'reader.unset'}",

@@ -16,8 +16,9 @@ from dsa_config.getters import Getter, Shape, getter_of
 from dsa_config.layers import Given
 from dsa_config.methods import CarryingMethods, LoadingMethods, TrackingMethods
 from dsa_config.origins import CallSite, Origin, caller_site
-from dsa_config.overrides import Override, make_override, new
+from dsa_config.overrides import Override, make_override
 from dsa_config.read import Reader
+from dsa_config.record import Scoped
 from dsa_config.sources import env
 from dsa_config.state import State
 
@@ -44,6 +45,7 @@ class Live(LoadingMethods, TrackingMethods, CarryingMethods, types.ModuleType):
 
     _class: type[LiveSettings]
     _readers: dict[str, Reader]
+    _kept: dict[str, dict[type, dict[Any, tuple[Reader, Any]]]]
     _state: State
 
     def __init__(self, state: State) -> None:
@@ -51,6 +53,7 @@ class Live(LoadingMethods, TrackingMethods, CarryingMethods, types.ModuleType):
         super().__init__(f"{cls.__module__}.{cls.__qualname__}", cls.__doc__)
         self.__dict__["_class"] = cls
         self.__dict__["_readers"] = state.readers
+        self.__dict__["_kept"] = {name: reader.kept for name, reader in state.readers.items()}
         self.__dict__["_state"] = state
 
     def override(self, /, **values: object) -> Override:
@@ -62,22 +65,22 @@ class Live(LoadingMethods, TrackingMethods, CarryingMethods, types.ModuleType):
             UnknownSetting: no such setting.
             BadValue, BadValues: values that their settings do not take.
         """
-        frame = _frame(1)
-        readers = self._readers
-        parsed: dict[Reader, Any] = {}
-        try:  # what has been given before is not parsed again
-            for name, given in values.items():
-                reader = readers[name]
-                parsed[reader] = reader.kept[given.__class__][given]
-        except KeyError:
-            return self._override(values, Origin("settings.override", place=caller_site()))
-        scope = new(Override)
-        scope.values = parsed
-        scope.given = values
-        scope.words = "settings.override"
-        scope.code = frame.f_code
-        scope.instruction = frame.f_lasti
-        return scope
+        if len(values) == 1:
+            scope = Override()
+            try:  # what has been given before is not parsed again
+                for name in values:
+                    given = values[name]
+                    scope.one = self._kept[name][given.__class__][given]
+            except KeyError:
+                pass
+            else:
+                frame = _frame(1)
+                scope.given = values
+                scope.words = "settings.override"
+                scope.code = frame.f_code
+                scope.instruction = frame.f_lasti
+                return scope
+        return self._override(values, Origin("settings.override", place=caller_site()))
 
     def set(self, /, **values: object) -> None:
         """Values for the whole process, until `reset`. All of them or, if one is bad, none.
@@ -243,7 +246,7 @@ def _first_getter(reader: Reader) -> Getter:
     return lambda _live: copy.deepcopy(reader.read()) if reader.setting.is_mutable else reader.read()
 
 
-def _install(live_class: type, reader: Reader, given: tuple[bool, ...], scoped: bool) -> None:
+def _install(live_class: type, reader: Reader, given: tuple[bool, ...], scoped: Scoped) -> None:
     name = reader.setting.name
     getter = getter_of(reader, Shape(given, scoped))
     setattr(live_class, name, property(getter, doc=live_class.__dict__[name].__doc__))

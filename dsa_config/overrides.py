@@ -8,7 +8,7 @@ feature flags are scopes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from types import CodeType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +31,7 @@ class Scope:
     One object may be entered again while it is entered, by any number of threads and tasks at once.
 
     Attributes:
+        one: the setting that it overrides, with its value, if it overrides just one: what a read looks at first.
         values: the settings that it overrides, each with its value.
         context: the feature-flag context that it makes, or None.
         recording: what notes the reads in it, or None.
@@ -38,6 +39,7 @@ class Scope:
 
     __slots__ = ()
 
+    one: tuple[Reader | None, Any] = (None, None)
     values: Mapping[Reader, Any] = MappingProxyType({})
     context: FlagContext | None = None
     recording: Recording | None = None
@@ -62,21 +64,49 @@ class Scope:
 
 entered: ContextVar[tuple[Scope, ...]] = ContextVar("dsa_config_scopes", default=())
 
-_entered, _enter = entered.get, entered.set
+_entered, _enter, _leave = entered.get, entered.set, entered.reset
 
 
 class Override(Scope):
     """Values for a scope: a context manager, and a decorator for functions, coroutines and generators of both kinds."""
 
-    __slots__ = ("code", "given", "instruction", "values", "words")
+    __slots__ = ("_several", "_stack", "_token", "code", "given", "instruction", "one", "words")
 
-    values: Mapping[Reader, Any]
+    one: tuple[Reader | None, Any]
+    _several: Mapping[Reader, Any]
+    """All values, if there is not just one."""
+    _stack: tuple[Scope, ...] | None
+    """What the last `__enter__` made of the context's scopes, and how to go back to what they were before."""
+    _token: Token[tuple[Scope, ...]] | None
     given: Mapping[str, Any]
     """What was given, by the names of the settings."""
     words: str
     code: CodeType
     """With `instruction`: the call that made it. Kept apart, because this is a hot path."""
     instruction: int
+
+    @property
+    def values(self) -> Mapping[Reader, Any]:  # type: ignore[override]  # an attribute of other scopes
+        """The settings that it overrides, each with its value."""
+        reader, value = self.one
+        return self._several if reader is None else {reader: value}
+
+    def __enter__(self) -> None:
+        self._stack = stack = _entered() + (self,)  # noqa: RUF005  twice as fast as unpacking
+        self._token = _enter(stack)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if _entered() is self._stack:
+            try:
+                _leave(self._token)  # type: ignore[arg-type]
+            except (ValueError, RuntimeError):
+                pass  # entered again in between, by another thread or in a copy of this context
+            else:
+                self._stack = self._token = None  # they hold each other
+                return
+        Scope.__exit__(self, kind, error, trace)
 
     def origin(self) -> Origin:
         """Who made it."""
@@ -102,16 +132,13 @@ class FlagScope(Scope):
         self.context = context
 
 
-new = object.__new__
-"""For `new(Override)`: a call of `__init__` would cost as much as all the rest."""
-
-
 def make_override(
     values: Mapping[Reader, Any], given: Mapping[str, Any], words: str, code: CodeType, instruction: int
 ) -> Override:
     """An override."""
-    scope = new(Override)
-    scope.values = values
+    scope = Override()
+    scope.one = next(iter(values.items())) if len(values) == 1 else (None, None)
+    scope._several = values
     scope.given = given
     scope.words = words
     scope.code = code

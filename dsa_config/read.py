@@ -42,7 +42,7 @@ class Reader(Recorded):
         flags: what evaluates the setting's feature flag, or None.
         timed: the flag's word can change by itself.
         overridden: an override of the setting has been made in this process.
-        kept: what overrides gave and what it was parsed to, by type.
+        kept: what overrides gave, and this reader with what that was parsed to, by type.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Reader(Recorded):
         self.flags: FlagSource | None = None
         self.timed = False
         self.overridden = False
-        self.kept: dict[type, dict[Any, Any]] = {kind: {} for kind in KEPT}
+        self.kept: dict[type, dict[Any, tuple[Reader, Any]]] = {kind: {} for kind in KEPT}
         self._last: tuple[list[Any], Any] = ([], None)
         self._known: Any = MISSING
         self._unflagged: tuple[int, list[Any], Layer] | None = None
@@ -135,7 +135,7 @@ class Reader(Recorded):
         """Remember what an override's value was parsed to, so that the same need not be parsed again."""
         kept = self.kept.get(given.given.__class__)  # by class, because True == 1
         if self.setting.is_plain and kept is not None and len(kept) < _MOST_KEPT:
-            kept[given.given] = given.value
+            kept[given.given] = (self, given.value)
 
     def set(self, given: Given | None) -> None:
         """Give the process a value, or with None take it back."""
@@ -154,7 +154,8 @@ class Reader(Recorded):
 
     def weigh_scopes(self) -> None:
         """Work out whether reads must ask for scopes, and see to it that they do."""
-        self.set_scoped(self.overridden or self.flags is not None or self.state.recordings > 0)
+        recorded = self.state.recordings > 0
+        self.set_scoped("all" if recorded else "some" if self.overridden or self.flags is not None else "")
 
     def observe(self, value: Any) -> Any:
         """Take note of a value for the whole process; what it replaced, or `MISSING` if that is the same or unknown."""

@@ -7,9 +7,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import FunctionType
+from typing import Any, Literal
 
 from dsa_config.sources import env
+
+Scoped = Literal["", "some", "all"]
+"""Whether reads must ask for scopes: not at all; those of one override may answer by themselves; all must be told."""
 
 _NEVER = object()  # a raw value that no environment holds
 _MOST_SWAPS = 32  # each makes Python forget what it knew of the class; 3.13 stops learning after a thousand
@@ -25,15 +29,17 @@ class Recorded:
         keys: the setting's names, as the environment has them.
         record: keys, raw environment values and the value they led to; nothing else may be looked at to use it.
         unset: the value while the environment has none of the names; absent while it is not known.
-        scoped: scopes may say something about the setting in this process, so that reads must ask for them.
+        scoped: whether scopes may say something about the setting in this process, so that reads must ask for them.
         generation: moved on by every change that is not the environment's.
-        install: puts a getter in place that is fast in some state.
+        install: puts a getter in place that is fast in some state; the live object gives it.
         lock: held by whoever writes any of these.
     """
 
     __slots__ = (
         "__weakref__",
         "_empty",
+        "_fed",
+        "_fixed",
         "_given",
         "_swaps",
         "generation",
@@ -47,11 +53,13 @@ class Recorded:
 
     def __init__(self, keys: Sequence[Any]) -> None:
         self.keys = tuple(keys)
-        self.scoped = False
-        self.install: Callable[[tuple[bool, ...], bool], None] | None = None
+        self.scoped: Scoped = ""
+        self.install: Callable[[tuple[bool, ...], Scoped], None] = _nowhere
         self._empty: tuple[Any, ...] = (*keys, *(_NEVER for _ in keys), None)
         self._given: tuple[bool, ...] | None = None
         self._swaps = 0
+        self._fed: FunctionType | None = None
+        self._fixed: tuple[Any, ...] = ()
         self.generation = 0
         self.start_anew()
         _all.add(self)
@@ -64,7 +72,7 @@ class Recorded:
     def empty(self) -> None:
         """Forget what was read; by whoever holds the lock."""
         self.generation += 1
-        self.record = self._empty
+        self._record(self._empty)
         with contextlib.suppress(AttributeError):
             del self.unset
 
@@ -80,25 +88,39 @@ class Recorded:
         with self.lock:
             if generation != self.generation:
                 return
-            self.record = (*keys, *raws, value)
+            self._record((*keys, *raws, value))
             if not any(given):
                 self.unset = value
             self._settle(given, self.scoped)
 
-    def set_scoped(self, scoped: bool) -> None:
+    def feed(self, getter: FunctionType, fixed: tuple[Any, ...]) -> None:
+        """Keep the record in a getter's defaults too, before these, from now on; by whoever holds the lock."""
+        self._fed, self._fixed = getter, fixed
+        self._record(self.record)
+
+    def _record(self, record: tuple[Any, ...]) -> None:
+        self.record = record
+        if self._fed is not None:
+            self._fed.__defaults__ = record + self._fixed
+
+    def set_scoped(self, scoped: Scoped) -> None:
         """Whether reads must ask for scopes from now on."""
         with self.lock:
             if scoped != self.scoped:
                 self.scoped = scoped
-                if self.install is not None and self._given is not None:
-                    self.install(self._given, scoped)
+                # Read in scopes alone, so far: any guess at what the environment has is right, and that is fast.
+                self.install((False,) * len(self.keys) if self._given is None else self._given, scoped)
 
-    def _settle(self, given: tuple[bool, ...], scoped: bool) -> None:
+    def _settle(self, given: tuple[bool, ...], scoped: Scoped) -> None:
         """Have the getter put in place that is fast now. If that goes on and on, it stays as it is, right if slow."""
-        if given != self._given and self.install is not None and self._swaps < _MOST_SWAPS:
+        if given != self._given and self._swaps < _MOST_SWAPS:
             self._swaps += 1
             self._given = given
             self.install(given, scoped)
+
+
+def _nowhere(given: tuple[bool, ...], scoped: Scoped) -> None:
+    """For a reader without a live object."""
 
 
 _all: weakref.WeakSet[Recorded] = weakref.WeakSet()

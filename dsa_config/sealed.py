@@ -64,7 +64,7 @@ class Sealed:
             if self._class.__dict__[name] is not slot:
                 setattr(self._class, name, slot)
         elif self._class.__dict__[name] is slot:  # read live, which raises what there is to raise
-            setattr(self._class, name, property(getter_of(reader, Shape((False,) * len(reader.keys), scoped=True))))
+            setattr(self._class, name, property(getter_of(reader, Shape((False,) * len(reader.keys), scoped="all"))))
 
 
 def _refuse(_sealed: object, name: str, _value: object = None) -> None:

@@ -9,6 +9,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
@@ -45,11 +46,12 @@ Loop = Callable[[int], int]
 def loop_of(statement: str, names: Mapping[str, Any]) -> Loop:
     """A function that runs a statement `UNROLLED` times per turn and returns the nanoseconds that its turns took.
 
-    The statement's names are local variables, for every contender alike, and no call stands around it.
+    The statement's names are globals, for every contender alike, as an imported `settings` is in the code that reads
+    it; no call stands around it. What the loop costs stays in, a twentieth of a turn with every statement: an empty
+    loop to subtract would be one of `pass`, which CPython runs as an instruction of its own.
     """
-    parameters = "".join(f", {name}={name}" for name in names)
     body = "\n".join(f"        {statement}" for _ in range(UNROLLED))
-    source = f"def loop(turns, clock=clock{parameters}):\n    begin = clock()\n    for _ in range(turns):\n{body}\n"
+    source = f"def loop(turns):\n    begin = clock()\n    for _ in range(turns):\n{body}\n"
     scope = {**names, "clock": perf_counter_ns}
     exec(compile(f"{source}    return clock() - begin\n", "<loop>", "exec"), scope)  # noqa: S102 - our own statements
     return scope["loop"]  # type: ignore[no-any-return]
@@ -63,28 +65,31 @@ def timed_in_turn(subjects: Mapping[str, Subject], effort: Effort) -> dict[str, 
         effort: how long.
     """
     loops = {name: loop_of(subject.statement, subject.names) for name, subject in subjects.items()}
-    empty = loop_of("pass", {})
-    turns = {name: _turns(loops[name], subject, effort.slice_us) for name, subject in subjects.items()}
+    turns = {name: copy_context().run(_turns, loops[name], it, effort.slice_us) for name, it in subjects.items()}
     found: dict[str, list[float]] = {name: [] for name in subjects}
-    overheads: list[float] = []
     order, shuffle = list(subjects), random.Random(0).shuffle  # noqa: S311 - an order, not a secret
     with _one_core(), _no_collection():
         for _ in range(effort.rounds):
             shuffle(order)
-            overheads.append(empty(2000) / 2000 / UNROLLED)
             for name in order:
-                with _state(subjects[name]):
-                    loops[name](1 + turns[name] // 10)  # the first read in a new state is not the price of a read
-                    spent = loops[name](turns[name])
+                # In a context of its own: what one contender leaves behind there (torch a variable with each patch)
+                # would be carried by every other.
+                spent = copy_context().run(_slice, loops[name], subjects[name], turns[name])
                 found[name].append(spent / turns[name] / UNROLLED)
-    overhead = statistics.median(overheads)  # of the loop itself
-    return {name: summary([sample - overhead for sample in samples]) for name, samples in found.items()}
+    return {name: summary(samples) for name, samples in found.items()}
 
 
 def summary(samples: list[float]) -> Timed:
     """The median and the interquartile range."""
     low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
     return Timed(median, high - low)
+
+
+def _slice(loop: Loop, subject: Subject, turns: int) -> int:
+    """The nanoseconds of so many turns, in the subject's state."""
+    with _state(subject):
+        loop(1 + turns // 10)  # the first read in a new state is not the price of a read
+        return loop(turns)
 
 
 def _turns(loop: Loop, subject: Subject, slice_us: int) -> int:

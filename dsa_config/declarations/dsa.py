@@ -12,7 +12,7 @@ from dsa_config.renames import Renamed
 from dsa_config.version import __version__
 
 INT32_MAX = 2**31 - 1
-LAUNCH_PATTERN = r"^([a-z_]+\.[a-z_]+\.[a-z_]+=[0-9]+([ ,]+|$))*$"
+LAUNCH_PATTERN = r"^([a-z_]+\.[a-z_]+\.[a-z_]+=[0-9]+[ ,]*)*$"
 
 
 def _nsa(suffix: str) -> list[Renamed]:

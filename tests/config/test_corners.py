@@ -8,17 +8,19 @@ import os
 import threading
 from typing import Any
 
+import pytest
 from own_settings import own
 from pydantic import field_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
-from dsa_config import LiveSettings, lifecycle, setting, settings
+from dsa_config import LiveSettings, getters, lifecycle, setting, settings
 from dsa_config import record as record_module
 from dsa_config import sealed as sealed_module
 from dsa_config import state as state_module
 from dsa_config.declared import settings_of
 from dsa_config.loading import Sources
 from dsa_config.overrides import entered
+from dsa_config.read import Reader
 from dsa_config.sources import env
 from dsa_config.sources.construct import EnvironmentSource
 
@@ -196,8 +198,13 @@ def test_an_alias_of_a_type_has_its_grammar():
     assert settings_of(Aliased)["size"].allowed == "an integer in decimal digits"
 
 
-def test_a_read_is_right_however_often_its_environment_changes(monkeypatch):
-    """The getter that is fast for the present state is put in place, until that has been done too often."""
+@pytest.mark.parametrize("fed", [True, False])
+def test_a_read_is_right_however_often_its_environment_changes(monkeypatch, fed):
+    """The getter that is fast for the present state is put in place, until that has been done too often.
+
+    Both kinds of getter are right on every Python; each is the faster one on some.
+    """
+    monkeypatch.setattr(getters, "FED", fed)
     it = own(Cornered)
     for number in range(100):
         monkeypatch.setenv("CORNERED_A", str(number))
@@ -209,6 +216,15 @@ def test_a_read_is_right_however_often_its_environment_changes(monkeypatch):
     it.set(a=5)
     assert it.a == 5
     with it.override(a=6):
+        assert it.a == 6
+
+
+def test_a_setting_that_is_read_in_scopes_alone_is_read_fast(monkeypatch):
+    """From the first override on the getter looks at the scope, also if no plain read has come before."""
+    it = own(Cornered)
+    with it.override(a=6):
+        monkeypatch.setattr(Reader, "read", lambda _: pytest.fail("looked up in full"))
+        monkeypatch.setattr(Reader, "read_in", lambda *_: pytest.fail("looked for in all scopes"))
         assert it.a == 6
 
 

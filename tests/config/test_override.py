@@ -72,6 +72,31 @@ def test_one_scope_object_can_be_entered_again_while_entered():
     assert settings.fuse_topk is True
 
 
+def test_one_scope_object_can_be_entered_in_two_contexts_at_once():
+    """Each context leaves its own: what one remembers of its entry is no use to the other."""
+    scope = settings.override(fuse_topk=False)
+    contexts = contextvars.Context(), contextvars.Context()
+    for context in contexts:
+        context.run(scope.__enter__)
+    seen = []
+    for context in contexts:
+        seen.append(context.run(lambda: settings.fuse_topk))
+        context.run(scope.__exit__, None, None, None)
+        seen.append(context.run(lambda: settings.fuse_topk))
+    assert seen == [False, True, False, True]
+
+
+def test_a_scope_can_be_left_in_a_copy_of_its_context():
+    """The copy is rid of it, and the original still has it."""
+    with settings.override(fuse_topk=False), settings.override(mqa_logits_free_mem_fraction=0.1):
+        innermost = entered.get()[-1]
+        copy = contextvars.copy_context()
+        copy.run(innermost.__exit__, None, None, None)
+        assert copy.run(lambda: (settings.fuse_topk, settings.mqa_logits_free_mem_fraction)) == (False, 0.2)
+        assert settings.mqa_logits_free_mem_fraction == 0.1
+    assert settings.mqa_logits_free_mem_fraction == 0.2
+
+
 def test_scopes_may_close_out_of_order():
     """The scope that is still open keeps its value, and nothing is left when both are closed."""
     first, second, third = (settings.override(mqa_logits_max_chunk_bytes=n) for n in (1, 2, 3))
