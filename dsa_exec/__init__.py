@@ -19,6 +19,7 @@ _HOMES = {
     "paged_mqa_logits": "ops.paged_mqa_logits",
     "sparse_mla_decode": "ops.sparse_mla_decode",
     "sparse_mla_prefill": "ops.sparse_mla_prefill",
+    "step_metadata": "ops.step_metadata",
     "topk": "ops.topk",
     "GatheredKeys": "ops.index_select",
     "PagedKeys": "ops.index_select",
@@ -27,6 +28,7 @@ _HOMES = {
     "MlaCache": "caches.mla_cache",
     "MemoryReading": "core.hardware",
     "SlotMap": "layouts.views",
+    "StepMetadata": "ops.step_metadata.metadata",
     "record_calls": "dispatch.trace",
 }
 

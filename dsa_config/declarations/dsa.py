@@ -109,6 +109,9 @@ class DSASettings(LiveSettings):
     sparse_mla_decode_backend: Annotated[str, backend_choices("sparse_mla_decode")] = backend_setting()
     """Which kernel attends to selected slots of the cache in decode."""
 
+    step_metadata_backend: Annotated[str, backend_choices("step_metadata")] = backend_setting()
+    """Which kernel works out the lengths and pages of the rows of a decode or speculative step."""
+
     kernel_launch: str = setting("", pattern=LAUNCH_PATTERN)
     """Launch parameters for experiments, such as `topk.gluon.blocks=8`: op.backend.field=number, several of them apart
     by blanks or commas. Without it the measured choice holds."""

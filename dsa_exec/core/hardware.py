@@ -105,6 +105,15 @@ def is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
+_VENDORS = ("sgl-deep-gemm", "tokenspeed-deepgemm", "sgl-flash-mla", "tokenspeed-flashmla", "amd-aiter")
+
+
+def vendor_versions() -> dict[str, str]:
+    """The vendor kernel packages that are installed, each with its version."""
+    found = {distribution: _version(distribution) for distribution in _VENDORS}
+    return {distribution: version for distribution, version in found.items() if version is not None}
+
+
 def _version(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)

@@ -93,16 +93,17 @@ class SlotMap:
             positions: int [t, k], in the row's request; negative means none.
 
         Returns:
-            int64 [t, k]; -1 where the position is negative or beyond the table, or its page not in the pool.
+            int64 [t, k]; -1 where the position is negative or beyond the table, its page not in the pool, or the row
+            of a request that is not in the table.
         """
         positions = positions.long()
         page, offset = positions // self.page_tokens, positions % self.page_tokens
-        width = self.page_table.shape[1]
-        known = (positions >= 0) & (page < width)
-        if width == 0:
+        requests, width = self.page_table.shape
+        if requests == 0 or width == 0:
             return torch.full_like(positions, -1)
         rows = self.request_of_row.long()[:, None].expand_as(page)
-        slots = self.page_table[rows, page.where(known, 0)].long() * self.page_tokens + offset
+        known = (positions >= 0) & (page < width) & (rows >= 0) & (rows < requests)
+        slots = self.page_table[rows.where(known, 0), page.where(known, 0)].long() * self.page_tokens + offset
         return slots.where(known & (slots >= 0) & (slots < self.slot_count), -1)
 
 
@@ -113,19 +114,23 @@ def request_slots(
 
     Args:
         page_table: int32 [b, pages].
-        seq_lens: int [b], tokens of each request.
+        seq_lens: int [b], tokens of each request; a negative length counts as 0.
         page_tokens: tokens a page.
         total_tokens: the sum of `seq_lens`.
         slot_count: how many slots the pool has; by default as many as an int32 can number.
 
     Returns:
-        int64 [total_tokens]; -1 for tokens beyond the page table or on pages that the pool does not have.
+        int64 [total_tokens]; -1 for tokens beyond the page table, beyond the last request, or on pages that the pool
+        does not have.
     """
-    lens = seq_lens.long()
-    request = torch.repeat_interleave(torch.arange(lens.shape[0], device=lens.device), lens, output_size=total_tokens)
-    starts = lens.cumsum(0) - lens
-    positions = torch.arange(total_tokens, device=lens.device) - starts[request]
-    return SlotMap(page_table, page_tokens, request, slot_count).slots(positions[:, None])[:, 0]
+    tokens = torch.arange(total_tokens, device=seq_lens.device)
+    if seq_lens.shape[0] == 0:
+        return torch.full_like(tokens, -1)
+    lens = seq_lens.long().clamp(min=0)
+    ends = lens.cumsum(0)
+    request = torch.searchsorted(ends, tokens, right=True)
+    starts = (ends - lens)[request.clamp(max=lens.shape[0] - 1)]
+    return SlotMap(page_table, page_tokens, request, slot_count).slots((tokens - starts)[:, None])[:, 0]
 
 
 def read_mla_tokens(data: torch.Tensor, layout: MlaLayout, slots: torch.Tensor) -> torch.Tensor:

@@ -19,12 +19,13 @@ def _gather(
     layout: IndexKLayout | None = None,
     pages: int = 4,
     total_given: bool = True,
+    len_dtype: torch.dtype = torch.int32,
 ) -> Callable[[torch.Generator, torch.device], dict[str, Any]]:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
         return {
             "cache": random_index_k_cache(generator, layout or IndexKLayout(), pages, device),
             "page_table": page_table(device, table),
-            "seq_lens": index(device, *lens),
+            "seq_lens": index(device, *lens, dtype=len_dtype),
             "total_tokens": sum(lens) if total_given else None,
         }
 
@@ -36,6 +37,9 @@ def _result(_: dict[str, Any], returned: tuple[torch.Tensor, torch.Tensor | None
     return {"keys": keys.float()} | ({} if scales is None else {"scales": scales})
 
 
+_TILES = IndexKLayout(page_tokens=16, order="preshuffled")
+_NARROW = IndexKLayout("model", head_dim=40, element_bytes=4)
+
 CONTRACT = Contract(
     op="index_gather",
     cases=(
@@ -43,6 +47,13 @@ CONTRACT = Contract(
         Case("page edges", _gather([[3, 2], [0, 1]], [64, 65])),
         Case("an empty request", _gather([[3], [0], [1]], [5, 0, 64])),
         Case("no request", _gather([], [])),
+        Case("one token", _gather([[2]], [1])),
+        Case("no token", _gather([[2], [1]], [0, 0])),
+        Case("many requests", _gather([[it % 4] for it in range(300)], [it % 2 for it in range(300)])),
+        Case("lengths in int64", _gather([[2, 1], [0, 3]], [65, 2], len_dtype=torch.int64)),
+        Case("no page", _gather([[], []], [2, 1])),
+        Case("preshuffled pages of one tile", _gather([[2, 0], [1, 3]], [17, 32], layout=_TILES)),
+        Case("nothing quantised of 40 channels", _gather([[2, 0], [1, 3]], [70, 9], layout=_NARROW)),
         Case("total not given", _gather([[1], [2]], [3, 4], total_given=False)),
         Case("pages that are not there", _gather([[3, -1], [99, 0]], [70, 70])),
         Case("beyond the table", _gather([[1], [0]], [66, 2])),

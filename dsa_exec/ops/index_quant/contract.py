@@ -18,11 +18,12 @@ def _random(
     dtype: torch.dtype = torch.float32,
     layout: IndexKLayout | None = None,
     scale: Callable[[torch.Tensor], torch.Tensor] = lambda q: q,
+    heads_first: bool = False,
 ) -> Callable[[torch.Generator, torch.device], dict[str, Any]]:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
         q = scale(normal(generator, device, rows, heads, 128)).to(dtype)
         return {
-            "q": q,
+            "q": q.transpose(0, 1).contiguous().transpose(0, 1) if heads_first else q,
             "weights": normal(generator, device, rows, heads, dtype=dtype),
             "layout": layout or IndexKLayout(),
         }
@@ -40,6 +41,11 @@ def _extremes(q: torch.Tensor) -> torch.Tensor:
     return q
 
 
+def _ramp(q: torch.Tensor) -> torch.Tensor:
+    """Every head the same: from -64 up to 63, so that codes of every exponent occur."""
+    return torch.arange(-64.0, 64.0, device=q.device).expand_as(q)
+
+
 _ROUNDED = IndexKLayout(pow2_scale=True)
 _ROTATED = IndexKLayout(hadamard=True)
 _MODEL = IndexKLayout("model", element_bytes=4)
@@ -52,6 +58,10 @@ CONTRACT = Contract(
         Case("no row", _random(0)),
         Case("64 heads in bf16", _random(3, heads=64, dtype=torch.bfloat16)),
         Case("one head in f16", _random(3, heads=1, dtype=torch.float16)),
+        Case("24 heads that lie before the rows", _random(3, heads=24, heads_first=True)),
+        Case("all equal", _random(2, heads=4, scale=torch.ones_like)),
+        Case("mostly zeros", _random(2, scale=lambda q: q.where(q > 2, 0.0))),
+        Case("a ramp", _random(2, heads=4, scale=_ramp, dtype=torch.bfloat16)),
         Case("extremes", _random(4, scale=_extremes)),
         Case("rounded scales", _random(4, layout=_ROUNDED)),
         Case("extremes with rounded scales", _random(4, layout=_ROUNDED, scale=_extremes)),

@@ -49,6 +49,7 @@ def _paged(call: Call, keys: PagedKeys) -> tuple[torch.Tensor, int]:
     chunks = list(row_chunks(requests, at_once))
     for part in chunks:
         lens, table = keys.context_lens[part], keys.page_table[part]
+        row_lens = lens.flatten().contiguous()  # of one column, a part of wider rows would stay one
         rows = slice(part.start * next_n, part.stop * next_n)
         logits = paged_mqa_logits(
             call.q[part],
@@ -63,9 +64,9 @@ def _paged(call: Call, keys: PagedKeys) -> tuple[torch.Tensor, int]:
         request_of_row = torch.arange(lens.shape[0], device=lens.device).repeat_interleave(next_n)
         slot_map = SlotMap(table, keys.cache.layout.page_tokens, request_of_row, keys.cache.slots)
         if call.fuse_topk:
-            indices[rows] = topk(logits, lens.flatten(), call.k, slot_map=slot_map)
+            indices[rows] = topk(logits, row_lens, call.k, slot_map=slot_map)
         else:
-            indices[rows] = slot_map.slots(topk(logits, lens.flatten(), call.k)).to(torch.int32)
+            indices[rows] = slot_map.slots(topk(logits, row_lens, call.k)).to(torch.int32)
     return indices, len(chunks)
 
 

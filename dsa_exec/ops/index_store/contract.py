@@ -19,19 +19,23 @@ def _store(
     pages: int = 3,
     dtype: torch.dtype = torch.float32,
     zeros: bool = False,
+    slot_dtype: torch.dtype = torch.int64,
 ) -> Callable[[torch.Generator, torch.device], dict[str, Any]]:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
-        keys = normal(generator, device, len(slots), 128, dtype=dtype)
+        laid = layout or IndexKLayout()
+        keys = normal(generator, device, len(slots), laid.head_dim, dtype=dtype)
         return {
-            "cache": poisoned_index_k_cache(layout or IndexKLayout(), pages, device),
+            "cache": poisoned_index_k_cache(laid, pages, device),
             "keys": torch.zeros_like(keys) if zeros else keys,
-            "slots": index(device, *slots, dtype=torch.int64),
+            "slots": index(device, *slots, dtype=slot_dtype),
         }
 
     return make
 
 
 _ROTATED = IndexKLayout(pow2_scale=True, hadamard=True)
+_TILES = IndexKLayout(page_tokens=16, order="preshuffled")
+_NARROW = IndexKLayout("model", head_dim=40, element_bytes=4)
 _EDGES = (0, 63, 64, 127, 128, 191)
 
 CONTRACT = Contract(
@@ -45,6 +49,10 @@ CONTRACT = Contract(
         Case("zeros", _store([3, 1, 2], zeros=True)),
         Case("pages of one token", _store([2, 0], layout=IndexKLayout(page_tokens=1))),
         Case("preshuffled", _store(_EDGES, layout=IndexKLayout(order="preshuffled"))),
+        Case("preshuffled pages of one tile", _store((0, 15, 16, 31, 47), layout=_TILES)),
+        Case("pages of 48", _store((0, 47, 48, 143), layout=IndexKLayout(page_tokens=48))),
+        Case("a whole page backwards", _store(range(63, -1, -1), pages=1)),
+        Case("slots in int32", _store([5, -1, 190], slot_dtype=torch.int32)),
         Case("rounded scales", _store(_EDGES, layout=IndexKLayout(pow2_scale=True))),
         # Rounded scales do not depend on the order of the sums within a rotation.
         Case("rotated", _store(_EDGES, layout=_ROTATED)),
@@ -53,6 +61,7 @@ CONTRACT = Contract(
         Case("only padding", _store([-1, -1])),
         Case("slot 0 and padding", _store([-1, 0, -1])),
         Case("nothing quantised", _store(_EDGES, layout=IndexKLayout("model", element_bytes=4))),
+        Case("nothing quantised of 40 channels", _store([3, -1, 0], layout=_NARROW, dtype=torch.float16)),
     ),
     result=lambda args, _: {"bytes": args["cache"].data.view(torch.uint8)},
 )

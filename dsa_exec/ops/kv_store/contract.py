@@ -17,6 +17,7 @@ def _store(
     *,
     layout: MlaLayout | None = None,
     dtype: torch.dtype = torch.float32,
+    slot_dtype: torch.dtype = torch.int64,
     shape_values: Callable[[torch.Tensor], torch.Tensor] = lambda latent: latent,
 ) -> Callable[[torch.Generator, torch.device], dict[str, Any]]:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def _store(
             "cache": poisoned_mla_cache(laid, 3, device),
             "latent": shape_values(normal(generator, device, len(slots), laid.latent_dim)).to(dtype),
             "rope": normal(generator, device, len(slots), laid.rope_dim, dtype=dtype),
-            "slots": index(device, *slots, dtype=torch.int64),
+            "slots": index(device, *slots, dtype=slot_dtype),
         }
 
     return make
@@ -41,6 +42,7 @@ def _zero_groups(latent: torch.Tensor) -> torch.Tensor:
 
 
 _MODEL = MlaLayout("model", latent_dim=32, rope_dim=16, element_bytes=4)
+_NARROW = MlaLayout("model", latent_dim=24, rope_dim=5, element_bytes=4)
 
 CONTRACT = Contract(
     op="kv_store",
@@ -54,7 +56,11 @@ CONTRACT = Contract(
         Case("bf16", _store([3, 1, 2], dtype=torch.bfloat16)),
         Case("groups of zeros", _store([3, 1, 2], shape_values=_zero_groups)),
         Case("huge", _store([3, 1], shape_values=lambda latent: latent * 1e30)),
+        Case("f16 and slots in int32", _store([3, -1, 2], dtype=torch.float16, slot_dtype=torch.int32)),
+        Case("a whole page backwards", _store(range(63, -1, -1))),
+        Case("256 and 6 channels", _store([0, 191, -1], layout=MlaLayout(latent_dim=256, rope_dim=6))),
         Case("nothing quantised", _store([0, 5], layout=_MODEL)),
+        Case("nothing quantised of 24 and 5 channels", _store([190, -1], layout=_NARROW, dtype=torch.bfloat16)),
     ),
     result=lambda args, _: {"bytes": args["cache"].data.view(torch.uint8)},
 )

@@ -1,0 +1,1 @@
+"""Kernels of `index_store` and what launches them. Importing a file of this folder imports Triton."""

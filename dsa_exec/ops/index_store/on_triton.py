@@ -1,0 +1,34 @@
+"""`index_store` in plain Triton: any GPU that Triton knows, and the CPU under its interpreter."""
+
+from __future__ import annotations
+
+from dsa_exec.core.hardware import Capabilities
+from dsa_exec.core.launch import chosen_launch
+from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
+from dsa_exec.dispatch.backend import Backend
+from dsa_exec.ops.index_store import Call
+from dsa_exec.ops.index_store.launch import portable_launch
+
+
+def _refuses(call: Call, hw: Capabilities) -> str | None:
+    data = call.cache.data
+    if not data.is_contiguous():
+        return f"the cache's tensor has strides {list(data.stride())}, this kernel writes contiguous caches in place"
+    if call.cache.layout.format == "fp8" and data.data_ptr() % 4:
+        return f"the cache's tensor begins {data.data_ptr() % 4} bytes past a multiple of 4, where no f32 can be"
+    return refuses_without_triton(hw)
+
+
+def _declines(_: Call, hw: Capabilities) -> str | None:
+    return declines_off_gpu(hw)
+
+
+def _run(call: Call) -> None:
+    if call.keys.shape[0] == 0:
+        return
+    from dsa_exec.ops.index_store.kernels.portable import launch_portable
+
+    launch_portable(call, chosen_launch("index_store", "triton", portable_launch()))
+
+
+BACKEND = Backend("triton", _run, _refuses, _declines, rank=20)

@@ -1,0 +1,1 @@
+"""Kernels of `kv_store` and what launches them. Importing a file of this folder imports Triton."""

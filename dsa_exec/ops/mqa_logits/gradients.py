@@ -1,0 +1,17 @@
+"""Which calls of `mqa_logits` want gradients: the specification has them, kernels have not."""
+
+from __future__ import annotations
+
+import torch
+
+from dsa_exec.ops.mqa_logits import Call
+
+
+def refuses_gradients(call: Call) -> str | None:
+    """Why a kernel without a backward pass cannot take the call; None if nobody wants gradients of it."""
+    if torch.is_grad_enabled():
+        for name in ("q", "keys", "scales", "head_weights", "out"):
+            tensor = getattr(call, name)
+            if tensor is not None and tensor.requires_grad:
+                return f"{name} requires a gradient, which this kernel does not give (torch.no_grad() waives it)"
+    return None

@@ -1,0 +1,1 @@
+"""Kernels of `mqa_logits` and what launches them. Importing one imports Triton."""

@@ -1,0 +1,89 @@
+"""How the kernels of `mqa_logits` are launched: parameters with measured rules of thumb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEAST_CHUNK, MOST_CHUNK = 512, 8192
+"""Keys of a chunk: fewer than the least leave little to do beside a program's start."""
+
+PROGRAMS = 2048
+"""About how many programs keep a large GPU busy to the end, however unequal their windows are."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortableLaunch:
+    """Launch parameters of the portable kernel. All but `stages` are powers of two, `chunk_keys` at least `tile_keys`.
+
+    Attributes:
+        columns: columns of a product: query rows of a program times heads, padded to a power of two.
+        tile_keys: keys of a product.
+        channels: channels of a product.
+        chunk_keys: keys of a program.
+        stages: tiles in flight.
+        warps: warps of a program.
+    """
+
+    columns: int
+    tile_keys: int
+    channels: int
+    chunk_keys: int
+    stages: int
+    warps: int
+
+
+@dataclass(frozen=True, slots=True)
+class HopperLaunch:
+    """Launch parameters of the kernel for Hopper.
+
+    Attributes:
+        chunk_keys: keys of a program, a multiple of 128.
+        stages: steps of 128 keys in flight.
+        warps: 4 or 8 of a program; two programs of 4 share a multiprocessor.
+    """
+
+    chunk_keys: int
+    stages: int
+    warps: int
+
+
+def portable_launch(
+    arch: str, rows: int, heads: int, channels: int, key_count: int, element_bytes: int
+) -> PortableLaunch:
+    """The launch parameters for a call of these sizes.
+
+    Args:
+        arch: the device's.
+        rows: query rows.
+        heads: heads of a row.
+        channels: channels of a head.
+        key_count: keys.
+        element_bytes: of a channel.
+    """
+    padded_heads = _power_of_two(heads)
+    most = 256 if element_bytes == 1 and arch == "sm90" else 128 if element_bytes < 4 else 64
+    columns = max(min(most, padded_heads * _power_of_two(rows)), padded_heads, 16)
+    tile_keys = 64 if element_bytes < 4 else 32
+    chunk_keys = _chunk_keys(-(-rows * padded_heads // columns), key_count)
+    return PortableLaunch(
+        columns=columns,
+        tile_keys=tile_keys,
+        channels=min(max(_power_of_two(channels), 32), 128),
+        chunk_keys=chunk_keys,
+        stages=3 if element_bytes < 4 else 2,
+        warps=4,
+    )
+
+
+def hopper_launch(rows: int, heads: int, key_count: int) -> HopperLaunch:
+    """The launch parameters for a call of these sizes."""
+    return HopperLaunch(chunk_keys=_chunk_keys(-(-rows * heads // 256), key_count), stages=4, warps=4)
+
+
+def _chunk_keys(row_blocks: int, key_count: int) -> int:
+    chunk = _power_of_two(-(-key_count * row_blocks // PROGRAMS))
+    return min(max(chunk, LEAST_CHUNK), MOST_CHUNK)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(least - 1, 0).bit_length()

@@ -1,0 +1,1 @@
+"""Kernels of `sparse_mla_prefill` and their launchers. Importing one imports Triton."""

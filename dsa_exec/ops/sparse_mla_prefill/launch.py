@@ -1,0 +1,43 @@
+"""How the kernels of `sparse_mla_prefill` are launched, by rules of thumb that were measured on an H100."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PortableLaunch:
+    """Parameters of the plain Triton kernel.
+
+    Attributes:
+        heads: query heads of a program, a power of two.
+        keys: gathered rows of a tile, a power of two.
+        values: value channels of a program, a power of two.
+        rest: further channels of a step of the scores, a power of two.
+        stages: how many tiles are in flight.
+        warps: of a program.
+    """
+
+    heads: int
+    keys: int
+    values: int
+    rest: int
+    stages: int
+    warps: int
+
+
+def portable_launch(d: int, d_v: int) -> PortableLaunch:
+    """The plain Triton kernel's parameters.
+
+    Args:
+        d: channels of a row.
+        d_v: value channels of a row.
+    """
+    values = min(max(16, _power_of_two(d_v)), 512)
+    rest = min(max(16, _power_of_two(d - d_v)), 64)
+    return PortableLaunch(heads=16, keys=32, values=values, rest=rest, stages=2, warps=4)
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not less than a number."""
+    return 1 << max(number - 1, 0).bit_length()

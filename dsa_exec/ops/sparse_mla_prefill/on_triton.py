@@ -1,0 +1,31 @@
+"""`sparse_mla_prefill` in plain Triton, for every shape and dtype."""
+
+from __future__ import annotations
+
+import torch
+
+from dsa_exec.core.hardware import Capabilities
+from dsa_exec.core.launch import chosen_launch
+from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
+from dsa_exec.dispatch.backend import Backend
+from dsa_exec.ops.sparse_mla_prefill import Call
+from dsa_exec.ops.sparse_mla_prefill.gradients import refuses_gradients
+from dsa_exec.ops.sparse_mla_prefill.launch import portable_launch
+
+
+def _run(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+    from dsa_exec.ops.sparse_mla_prefill.kernels.portable import attend
+
+    launch = portable_launch(call.q.shape[2], call.d_v)
+    return attend(call, chosen_launch("sparse_mla_prefill", "triton", launch))
+
+
+def _refuses(call: Call, hw: Capabilities) -> str | None:
+    return refuses_without_triton(hw) or refuses_gradients(call)
+
+
+def _declines(_call: Call, hw: Capabilities) -> str | None:
+    return declines_off_gpu(hw)
+
+
+BACKEND = Backend("triton", _run, _refuses, _declines, rank=20)

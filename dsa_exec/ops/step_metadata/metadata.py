@@ -1,0 +1,42 @@
+"""What the rows of a step need to know of their requests, as tensors that a captured graph can keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetadata:
+    """The rows of one decode or speculative step: n rows a request, in the order of requests.
+
+    Attributes:
+        cache_lens: int32 [b], tokens of each request that are in the cache when the rows run.
+        context_lens: int32 [b, n], tokens that each row sees, itself included.
+        request_of_row: int32 [b * n], which request each row belongs to.
+        page_table: int32 [b * n, pages], the pages of each row's request, or None where nobody asked for them.
+    """
+
+    cache_lens: torch.Tensor
+    context_lens: torch.Tensor
+    request_of_row: torch.Tensor
+    page_table: torch.Tensor | None = None
+
+    @classmethod
+    def allocate(cls, b: int, n: int, device: torch.device | str, pages: int | None = None) -> StepMetadata:
+        """Room for the rows of b requests, not filled.
+
+        Args:
+            b: how many requests.
+            n: rows a request.
+            device: where.
+            pages: columns of the page table; None for none.
+        """
+        shapes = [(b,), (b, n), (b * n,)] + ([] if pages is None else [(b * n, pages)])
+        return cls(*(torch.empty(shape, dtype=torch.int32, device=device) for shape in shapes))
+
+    @property
+    def row_lens(self) -> torch.Tensor:
+        """`context_lens` row by row: int32 [b * n], the same memory (a copy if its rows are apart)."""
+        return self.context_lens.flatten()
