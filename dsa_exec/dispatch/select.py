@@ -80,8 +80,12 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
 
 
 def run(op: str, call: Any, device: torch.device) -> Any:
-    """Run a call on the backend that the op's setting chooses now."""
-    return decide(op, call, device).backend.run(call)
+    """Run a call on the backend that the op's setting chooses now; a profiler sees it as `dsa::<op> (<backend>)`."""
+    backend = decide(op, call, device).backend
+    if not torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        return backend.run(call)
+    with torch.profiler.record_function(f"dsa::{op} ({backend.name})"):
+        return backend.run(call)
 
 
 def _report(decision: Decision) -> None:

@@ -63,6 +63,19 @@ class IndexKLayout:
             raise LayoutError("index-K cache", "page size", self.page_tokens, wanted)
 
     @property
+    def spec(self) -> str:
+        """The layout as one word, for a node of a graph that takes no objects: `fp8/64/128/plain/1/0/0`."""
+        parts = self.format, self.page_tokens, self.head_dim, self.order, self.element_bytes
+        return "/".join(map(str, (*parts, int(self.pow2_scale), int(self.hadamard))))
+
+    @classmethod
+    def of_spec(cls, spec: str) -> IndexKLayout:
+        """The layout that `spec` is of."""
+        format, page_tokens, head_dim, order, element_bytes, pow2_scale, hadamard = spec.split("/")
+        flags = {"pow2_scale": pow2_scale == "1", "hadamard": hadamard == "1"}
+        return cls(format, int(page_tokens), int(head_dim), order, int(element_bytes), **flags)  # type: ignore[arg-type]
+
+    @property
     def key_bytes(self) -> int:
         """Bytes of one key."""
         return self.head_dim * self.element_bytes

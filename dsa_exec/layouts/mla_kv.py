@@ -52,6 +52,17 @@ class MlaLayout:
             raise LayoutError("MLA cache", "kv_lora_rank", self.latent_dim, wanted)
 
     @property
+    def spec(self) -> str:
+        """The layout as one word, for a node of a graph that takes no objects: `fp8/64/512/64/2`."""
+        return f"{self.format}/{self.page_tokens}/{self.latent_dim}/{self.rope_dim}/{self.element_bytes}"
+
+    @classmethod
+    def of_spec(cls, spec: str) -> MlaLayout:
+        """The layout that `spec` is of."""
+        format, *numbers = spec.split("/")
+        return cls(format, *map(int, numbers))  # type: ignore[arg-type]
+
+    @property
     def width(self) -> int:
         """Channels of a token: latent, then RoPE part."""
         return self.latent_dim + self.rope_dim

@@ -9,7 +9,9 @@ import torch
 from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.core.checks import INDEX_DTYPES, Arguments
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.index_gather.custom_op import index_gather_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ def index_gather(
             elsewhere under `debug_check_indices`) a `total_tokens` that is not the sum.
         UnsupportedCall: no backend takes the call.
     """
+    if torch.compiler.is_compiling() and is_one_node(cache.data) and total_tokens is not None:
+        keys, scales = index_gather_node(cache.data, cache.layout.spec, page_table, seq_lens, total_tokens)
+        return keys, (scales if cache.layout.format == "fp8" else None)
     args = Arguments("index_gather")
     args.kind(cache, "cache", IndexKCache)
     args.device(cache.data, "cache")

@@ -8,8 +8,10 @@ import torch
 
 from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
 from dsa_exec.core.errors import ShapeError
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
 from dsa_exec.layouts.index_k import IndexKLayout
+from dsa_exec.ops.index_quant.custom_op import index_quant_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ def index_quant(q: torch.Tensor, weights: torch.Tensor, layout: IndexKLayout) ->
         ArgumentError: a shape, dtype, stride or device that is not as above.
         UnsupportedCall: no backend takes the call.
     """
+    if is_one_node(q, weights):
+        return index_quant_node(q, weights, layout.spec)
     args = Arguments("index_quant")
     args.kind(layout, "layout", IndexKLayout)
     _, heads, _ = args.tensor(q, "q", f"t h {layout.head_dim}", dtype=FLOAT_DTYPES)

@@ -12,9 +12,11 @@ from dsa_exec.core.checks import FLOAT_DTYPES, MAX_K, Arguments
 from dsa_exec.core.errors import DtypeError
 from dsa_exec.core.hardware import MemoryReading, is_capturing, memory_reading, total_memory_bytes
 from dsa_exec.core.numerics import E4M3
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
 from dsa_exec.dispatch.trace import ChunkedCall, note_chunked
 from dsa_exec.memory.logits_budget import LogitsBudget, logits_budget
+from dsa_exec.ops.index_select.custom_op import index_select_gathered_node, index_select_paged_node, numbers_of
 
 LOGIT_BYTES = 4
 
@@ -58,13 +60,13 @@ class Selection:
     Attributes:
         indices: int32 [t, k], ascending by position, -1 padded: positions relative to `starts` for gathered keys,
             slots of the pool for paged keys, and -1 for those on pages that the cache does not have.
-        chunks: in how many chunks of rows.
-        budget: the logits budget that this followed from.
+        chunks: in how many chunks of rows; None in a graph that is being traced, where it is not known yet.
+        budget: the logits budget that this followed from; None there.
     """
 
     indices: torch.Tensor
-    chunks: int
-    budget: LogitsBudget
+    chunks: int | None
+    budget: LogitsBudget | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,6 @@ class Call:
         return self.keys.page_table.shape[1] * self.keys.cache.layout.page_tokens
 
 
-@torch.no_grad()
 def index_select(
     q: torch.Tensor,
     head_weights: torch.Tensor,
@@ -112,6 +113,8 @@ def index_select(
             `debug_check_indices`) a window outside the keys or a length beyond the page table.
         UnsupportedCall: no backend takes the call.
     """
+    if is_one_node():
+        return Selection(_selected_by_a_node(q, head_weights, keys, k, memory), None, None)
     args = Arguments("index_select")
     least_rows = _check_keys(args, q, keys)
     args.tensor(head_weights, "head_weights", "rows h", dtype=torch.float32)
@@ -120,10 +123,27 @@ def index_select(
         args.kind(memory, "memory", MemoryReading)
     budget = _budget(q.device, memory)
     call = Call(q, head_weights, keys, k, budget.bytes, settings.fuse_topk)
-    indices, chunks = run("index_select", call, q.device)
+    with torch.no_grad():
+        indices, chunks = run("index_select", call, q.device)
     row_bytes = call.width * LOGIT_BYTES
     note_chunked(ChunkedCall(args.sizes["rows"], chunks, row_bytes, least_rows * row_bytes, budget))
     return Selection(indices, chunks, budget)
+
+
+def _selected_by_a_node(
+    q: torch.Tensor,
+    head_weights: torch.Tensor,
+    keys: GatheredKeys | PagedKeys,
+    k: int,
+    memory: MemoryReading | None,
+) -> torch.Tensor:
+    if isinstance(keys, GatheredKeys):
+        parts = keys.keys, keys.scales, keys.starts, keys.ends
+        return index_select_gathered_node(q, head_weights, *parts, k, numbers_of(memory))
+    data, spec = keys.cache.data, keys.cache.layout.spec
+    return index_select_paged_node(
+        q, head_weights, data, spec, keys.page_table, keys.context_lens, k, numbers_of(memory)
+    )
 
 
 def _check_keys(args: Arguments, q: torch.Tensor, keys: GatheredKeys | PagedKeys) -> int:

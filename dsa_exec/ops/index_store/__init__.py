@@ -9,7 +9,9 @@ import torch
 from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.core.checks import FLOAT_DTYPES, INDEX_DTYPES, Arguments
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.index_store.custom_op import index_store_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ def index_store(cache: IndexKCache, keys: torch.Tensor, slots: torch.Tensor) -> 
             `debug_check_indices`, a slot that the cache does not have. Unchecked, such a slot writes nothing.
         UnsupportedCall: no backend takes the call.
     """
+    if is_one_node():
+        index_store_node(cache.data, cache.layout.spec, keys.detach(), slots)
+        return
     args = Arguments("index_store")
     args.kind(cache, "cache", IndexKCache)
     args.device(cache.data, "cache")

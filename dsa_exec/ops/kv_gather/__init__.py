@@ -10,7 +10,9 @@ from dsa_config import settings
 from dsa_exec.caches.mla_cache import MlaCache
 from dsa_exec.core.checks import FLOAT_DTYPES, INDEX_DTYPES, Arguments
 from dsa_exec.core.errors import DtypeError
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.kv_gather.custom_op import kv_gather_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ def kv_gather(
             elsewhere under `debug_check_indices`) a `total_tokens` that is not the sum.
         UnsupportedCall: no backend takes the call.
     """
+    if torch.compiler.is_compiling() and is_one_node(cache.data) and total_tokens is not None:
+        return kv_gather_node(cache.data, cache.layout.spec, page_table, seq_lens, total_tokens, dtype)
     args = Arguments("kv_gather")
     args.kind(cache, "cache", MlaCache)
     args.device(cache.data, "cache")

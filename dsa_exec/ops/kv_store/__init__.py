@@ -9,7 +9,9 @@ import torch
 from dsa_config import settings
 from dsa_exec.caches.mla_cache import MlaCache
 from dsa_exec.core.checks import FLOAT_DTYPES, INDEX_DTYPES, Arguments
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.kv_store.custom_op import kv_store_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ def kv_store(cache: MlaCache, latent: torch.Tensor, rope: torch.Tensor, slots: t
             `debug_check_indices`, a slot that the cache does not have. Unchecked, such a slot writes nothing.
         UnsupportedCall: no backend takes the call.
     """
+    if torch.compiler.is_compiling() and is_one_node(latent, rope, cache.data):
+        kv_store_node(cache.data, cache.layout.spec, latent, rope, slots)
+        return
     args = Arguments("kv_store")
     args.kind(cache, "cache", MlaCache)
     args.device(cache.data, "cache")

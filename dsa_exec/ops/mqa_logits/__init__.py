@@ -9,7 +9,9 @@ import torch
 from dsa_config import settings
 from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
 from dsa_exec.core.numerics import E4M3
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.mqa_logits.custom_op import mqa_logits_node, mqa_logits_out_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ def mqa_logits(
             `debug_check_indices`) a window outside the keys. Unchecked, such a window is cut to the keys.
         UnsupportedCall: no backend takes the call.
     """
+    if is_one_node(q, keys, scales, head_weights):
+        if out is None:
+            return mqa_logits_node(q, keys, scales, head_weights, starts, ends, clean)
+        mqa_logits_out_node(q, keys, scales, head_weights, starts, ends, clean, out)
+        return out
     args = Arguments("mqa_logits")
     args.tensor(q, "q", "t h d", dtype=(E4M3, *FLOAT_DTYPES))
     key_count, _ = args.tensor(keys, "keys", "s d", dtype=q.dtype)

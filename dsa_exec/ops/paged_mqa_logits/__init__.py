@@ -10,7 +10,9 @@ from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
 from dsa_exec.core.numerics import E4M3
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.paged_mqa_logits.custom_op import paged_mqa_logits_node, paged_mqa_logits_out_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,12 @@ def paged_mqa_logits(
             `debug_check_indices`) a length beyond the page table or the width. Unchecked, such lengths are cut.
         UnsupportedCall: no backend takes the call.
     """
+    if torch.compiler.is_compiling() and is_one_node(q, cache.data, head_weights):
+        data, spec = cache.data, cache.layout.spec
+        if out is None:
+            return paged_mqa_logits_node(q, data, spec, head_weights, context_lens, page_table, max_context_len, clean)
+        paged_mqa_logits_out_node(q, data, spec, head_weights, context_lens, page_table, max_context_len, clean, out)
+        return out
     args = Arguments("paged_mqa_logits")
     args.kind(cache, "cache", IndexKCache)
     b, n, _, _ = args.tensor(

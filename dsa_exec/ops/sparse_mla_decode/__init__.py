@@ -8,7 +8,9 @@ import torch
 
 from dsa_exec.caches.mla_cache import MlaCache
 from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.sparse_mla_decode.custom_op import sparse_mla_decode_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ def sparse_mla_decode(
         ArgumentError: a shape, dtype, stride or device that is not as above.
         UnsupportedCall: no backend takes the call.
     """
+    if torch.compiler.is_compiling() and is_one_node(q, cache.data, attn_sink):
+        return sparse_mla_decode_node(q, cache.data, cache.layout.spec, slots, sm_scale, attn_sink)
     args = Arguments("sparse_mla_decode")
     args.kind(cache, "cache", MlaCache)
     args.tensor(q, "q", f"t h {cache.layout.width}", dtype=FLOAT_DTYPES)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.sparse_mla_prefill.custom_op import sparse_mla_prefill_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ def sparse_mla_prefill(
         ArgumentError: a shape, dtype, stride or device that is not as above.
         UnsupportedCall: no backend takes the call.
     """
+    if is_one_node(q, kv, attn_sink):
+        return sparse_mla_prefill_node(q, kv, indices, sm_scale, d_v, attn_sink)
     args = Arguments("sparse_mla_prefill")
     _, _, d = args.tensor(q, "q", "t h d", dtype=FLOAT_DTYPES)
     args.tensor(kv, "kv", "s d", dtype=q.dtype)

@@ -10,7 +10,9 @@ import torch
 from dsa_config import settings
 from dsa_exec.core.checks import INDEX_DTYPES, Arguments
 from dsa_exec.core.errors import RangeError, ShapeError
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.ops.step_metadata.custom_op import step_metadata_node
 from dsa_exec.ops.step_metadata.lengths import Mode
 from dsa_exec.ops.step_metadata.metadata import StepMetadata
 
@@ -33,7 +35,6 @@ class Call:
         return self.n if self.mode == "target_verify" else 0
 
 
-@torch.no_grad()
 def step_metadata(
     mode: Mode,
     seq_lens: torch.Tensor,
@@ -64,6 +65,13 @@ def step_metadata(
             the nearest that is allowed.
         UnsupportedCall: no backend takes the call.
     """
+    if is_one_node():
+        if out is None:
+            pages = None if page_table is None else page_table.shape[1]
+            out = StepMetadata.allocate(seq_lens.shape[0], n, seq_lens.device, pages)
+        parts = out.cache_lens, out.context_lens, out.request_of_row, out.page_table
+        step_metadata_node(mode, seq_lens, n, page_table, *parts)
+        return out
     args = Arguments("step_metadata")
     if mode not in get_args(Mode):
         raise RangeError("step_metadata", "mode", f"is {mode!r}", " or ".join(map(repr, get_args(Mode))))
@@ -79,7 +87,8 @@ def step_metadata(
     else:
         args.kind(out, "out", StepMetadata)
         _check_out(args, out, n, wants_table=page_table is not None)
-    run("step_metadata", Call(mode, seq_lens, n, page_table, out), seq_lens.device)
+    with torch.no_grad():
+        run("step_metadata", Call(mode, seq_lens, n, page_table, out), seq_lens.device)
     return out
 
 

@@ -8,8 +8,10 @@ import torch
 
 from dsa_config import settings
 from dsa_exec.core.checks import INDEX_DTYPES, MAX_K, Arguments
+from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
 from dsa_exec.layouts.views import SlotMap
+from dsa_exec.ops.topk.custom_op import topk_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,6 @@ class Call:
     slot_map: SlotMap | None
 
 
-@torch.no_grad()
 def topk(
     logits: torch.Tensor,
     lengths: torch.Tensor,
@@ -53,6 +54,11 @@ def topk(
             `debug_check_indices`) a `row_starts` outside the row.
         UnsupportedCall: no backend takes the call.
     """
+    if is_one_node():
+        if slot_map is None:
+            return topk_node(logits, lengths, k, row_starts, None, 0, None, 0)
+        table, of_row = slot_map.page_table, slot_map.request_of_row
+        return topk_node(logits, lengths, k, row_starts, table, slot_map.page_tokens, of_row, slot_map.slot_count)
     args = Arguments("topk")
     _, s = args.tensor(logits, "logits", "t s", dtype=torch.float32)
     args.tensor(lengths, "lengths", "t", dtype=torch.int32)
@@ -73,5 +79,6 @@ def topk(
             high=b - 1,
             on_accelerators=settings.debug_check_indices,
         )
-    picked: torch.Tensor = run("topk", Call(logits, lengths, k, row_starts, slot_map), logits.device)
+    with torch.no_grad():
+        picked: torch.Tensor = run("topk", Call(logits, lengths, k, row_starts, slot_map), logits.device)
     return picked
