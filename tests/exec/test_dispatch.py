@@ -110,7 +110,7 @@ def test_when_all_refuse_every_refusal_is_told(monkeypatch):
 
 def test_an_unknown_backend_is_a_bad_value(monkeypatch):
     """A name without a file is refused where it is given, with the names that there are."""
-    with pytest.raises(BadValue, match="one of auto, torch"):
+    with pytest.raises(BadValue, match="one of auto, gluon, torch, triton"):
         settings.override(topk_backend="deep_gem")
     monkeypatch.setenv("SGLANG_DSA_TOPK_BACKEND", "tortch")
     with pytest.raises(BadValue, match="^SGLANG_DSA_TOPK_BACKEND='tortch'.* did you mean torch"):

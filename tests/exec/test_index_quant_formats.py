@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dsa_exec.core.numerics import E4M3, E4M3_MAX, e4m3_scale, hadamard
+from dsa_exec.core.numerics import E4M3, E4M3_MAX, e4m3_scale, hadamard, quantise_e4m3
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
@@ -18,22 +18,25 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"
 
 
 @triton.jit
-def _round(values_ptr, e4m3_ptr, bf16_ptr, f16_ptr, BLOCK: tl.constexpr):
+def _round(values_ptr, e4m3_ptr, integer_ptr, bf16_ptr, f16_ptr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     values = tl.load(values_ptr + at)
     tl.store(e4m3_ptr + at, quantise.e4m3_codes(values))
+    tl.store(integer_ptr + at, quantise.e4m3_codes_by_integers(values))
     tl.store(bf16_ptr + at, quantise.bf16_codes(values))
     tl.store(f16_ptr + at, quantise.f16_codes(values))
 
 
 @triton.jit
-def _widen(narrow_ptr, wide_ptr, E4M3: tl.constexpr, BLOCK: tl.constexpr):
+def _widen(narrow_ptr, wide_ptr, integer_ptr, E4M3: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     narrow = tl.load(narrow_ptr + at)
     if E4M3:
         tl.store(wide_ptr + at, quantise.e4m3_values(narrow))
+        tl.store(integer_ptr + at, quantise.e4m3_values_by_integers(narrow))
     else:
         tl.store(wide_ptr + at, quantise.widened(narrow))
+        tl.store(integer_ptr + at, quantise.widened(narrow))
 
 
 @triton.jit
@@ -45,11 +48,22 @@ def _scale_and_turn(values_ptr, scales_ptr, turned_ptr, POW2: tl.constexpr, ROWS
     tl.store(turned_ptr + at, quantise.rotated(values, ROWS))
 
 
+@triton.jit
+def _quantise(values_ptr, codes_ptr, scales_ptr, POW2: tl.constexpr, ROWS: tl.constexpr):
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    at = rows[:, None] * 128 + tl.arange(0, 128)[None, :]
+    codes, scales = quantise.quantised(tl.load(values_ptr + at), POW2)
+    tl.store(codes_ptr + at, codes)
+    tl.store(scales_ptr + rows, scales)
+
+
 def rounded(values: torch.Tensor) -> list[torch.Tensor]:
-    """f32 [n * 1024] as e4m3, bf16 and f16, by the kernels."""
-    out = [torch.empty(values.shape, dtype=dtype, device=DEVICE) for dtype in (torch.uint8, torch.int16, torch.int16)]
+    """f32 [n * 1024] as e4m3, the same by integers, as bf16 and as f16."""
+    dtypes = (E4M3, E4M3, torch.bfloat16, torch.float16)
+    bits = {1: torch.uint8, 2: torch.int16}
+    out = [torch.empty(values.shape, dtype=bits[dtype.itemsize], device=DEVICE) for dtype in dtypes]
     _round[(values.shape[0] // BLOCK,)](values.to(DEVICE), *out, BLOCK)
-    return [codes.view(dtype) for codes, dtype in zip(out, (E4M3, torch.bfloat16, torch.float16), strict=True)]
+    return [codes.view(dtype) for codes, dtype in zip(out, dtypes, strict=True)]
 
 
 def padded(values: torch.Tensor) -> torch.Tensor:
@@ -59,7 +73,8 @@ def padded(values: torch.Tensor) -> torch.Tensor:
 def expect_rounding_of_torch(values: torch.Tensor) -> None:
     """To the bit, save that one NaN is as good as another; e4m3 after the clamp that a conversion needs."""
     values = padded(values)
-    wanted = [values.clamp(-E4M3_MAX, E4M3_MAX).to(E4M3), values.to(torch.bfloat16), values.to(torch.float16)]
+    e4m3 = values.clamp(-E4M3_MAX, E4M3_MAX).to(E4M3)
+    wanted = [e4m3, e4m3, values.to(torch.bfloat16), values.to(torch.float16)]
     for got, want in zip(rounded(values), wanted, strict=True):
         torch.testing.assert_close(got.cpu().float(), want.float(), rtol=0, atol=0, equal_nan=True)
         number = ~want.float().isnan()
@@ -87,12 +102,29 @@ def test_any_bits_at_all():
 
 @pytest.mark.parametrize("dtype", [E4M3, torch.bfloat16, torch.float16])
 def test_widening_is_exact(dtype):
-    """Every number of the format, NaN as NaN."""
+    """Every number of the format, NaN as NaN, by the device's conversion and by integers."""
     bits = torch.arange(256).repeat(4).to(torch.uint8) if dtype == E4M3 else torch.arange(2**16).to(torch.int16)
     narrow = bits.to(DEVICE) if dtype == E4M3 else bits.view(dtype).to(DEVICE)
-    wide = torch.empty(bits.shape, device=DEVICE)
-    _widen[(bits.shape[0] // BLOCK,)](narrow, wide, dtype == E4M3, BLOCK)
-    torch.testing.assert_close(wide.cpu(), bits.view(dtype).float(), rtol=0, atol=0, equal_nan=True)
+    out = [torch.empty(bits.shape, device=DEVICE) for _ in range(2)]
+    _widen[(bits.shape[0] // BLOCK,)](narrow, *out, dtype == E4M3, BLOCK)
+    for wide in out:
+        torch.testing.assert_close(wide.cpu(), bits.view(dtype).float(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("pow2", [False, True])
+def test_quotients_are_rounded_once(pow2):
+    """A million values over their scales, -0 among them: the codes of a division, to the bit."""
+    rows = 64 if DEVICE.type == "cpu" else 8192
+    generator = torch.Generator().manual_seed(9)
+    values = torch.rand(rows, 128, generator=generator) * 2 - 1
+    values *= torch.exp2(torch.randint(-40, 120, (rows, 1), generator=generator).float())
+    values[::3, ::5], values[1::3, ::7] = 0.0, -0.0
+    values = values.to(DEVICE)
+    codes, scales = torch.empty(rows, 128, dtype=torch.uint8, device=DEVICE), torch.empty(rows, device=DEVICE)
+    _quantise[(rows // 64,)](values, codes, scales, pow2, 64)
+    wanted, wanted_scales = quantise_e4m3(values, 128, pow2=pow2)
+    assert torch.equal(codes, wanted.view(torch.uint8))
+    assert torch.equal(scales, wanted_scales[:, 0])
 
 
 @pytest.mark.parametrize("pow2", [False, True])

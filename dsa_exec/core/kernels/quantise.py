@@ -1,13 +1,18 @@
-"""Number formats in kernels, by integer arithmetic: the same bits on every device and under Triton's interpreter.
+"""Number formats in kernels: the same bits on every device and under Triton's interpreter.
 
-The interpreter truncates where a conversion should round, and devices round in ways of their own. What is here agrees
-to the bit with `core/numerics.py`, save that a NaN may come out as another NaN.
+Recent devices convert as IEEE 754 says. The interpreter truncates, and older devices have no e4m3; there numbers are
+rounded by integer arithmetic. Both agree to the bit with `core/numerics.py`, but a NaN may come out as another NaN.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.target_info import cuda_capability_geq
+
+from dsa_exec.core.triton_support import is_interpreted
+
+INTERPRETED = tl.constexpr(is_interpreted())
 
 
 @triton.jit
@@ -21,6 +26,14 @@ def widened(values):
 @triton.jit
 def e4m3_codes(values):
     """The uint8 codes of f32 values as e4m3: to the nearest even, no more than ±448, NaN as NaN."""
+    if cuda_capability_geq(8, 9) and not INTERPRETED:
+        return values.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+    return e4m3_codes_by_integers(values)
+
+
+@triton.jit
+def e4m3_codes_by_integers(values):
+    """What `e4m3_codes` gives, on any device."""
     bits = values.to(tl.int32, bitcast=True)
     magnitude = bits & 0x7FFFFFFF
     capped = tl.minimum(magnitude, 0x43E00000)  # 448
@@ -37,6 +50,14 @@ def e4m3_codes(values):
 @triton.jit
 def e4m3_values(codes):
     """The f32 values of uint8 codes of e4m3."""
+    if cuda_capability_geq(8, 9) and not INTERPRETED:
+        return codes.to(tl.float8e4nv, bitcast=True).to(tl.float32)
+    return e4m3_values_by_integers(codes)
+
+
+@triton.jit
+def e4m3_values_by_integers(codes):
+    """What `e4m3_values` gives, on any device."""
     bits = codes.to(tl.int32)
     magnitude = bits & 0x7F
     normal = ((magnitude << 20) + (120 << 23)).to(tl.float32, bitcast=True)
@@ -48,6 +69,8 @@ def e4m3_values(codes):
 @triton.jit
 def bf16_codes(values):
     """The bits, int16, of f32 values as bf16: to the nearest even."""
+    if not INTERPRETED:
+        return values.to(tl.bfloat16).to(tl.int16, bitcast=True)
     bits = values.to(tl.int32, bitcast=True)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return tl.where((bits & 0x7FFFFFFF) > 0x7F800000, 0x7FC0, rounded).to(tl.int16)
@@ -56,6 +79,8 @@ def bf16_codes(values):
 @triton.jit
 def f16_codes(values):
     """The bits, int16, of f32 values as f16: to the nearest even, infinite from 65520 on."""
+    if not INTERPRETED:
+        return values.to(tl.float16).to(tl.int16, bitcast=True)
     bits = values.to(tl.int32, bitcast=True)
     magnitude = bits & 0x7FFFFFFF
     capped = tl.minimum(magnitude, 0x47800000)  # 65536, which becomes infinity
@@ -83,10 +108,27 @@ def e4m3_scales(values, POW2: tl.constexpr):
 
 
 @triton.jit
+def _divided(values, scales, POW2: tl.constexpr):
+    """f32 [rows, block] / f32 [rows], to the nearest even, where scales are what `e4m3_scales` gives."""
+    if INTERPRETED:  # its fused multiply-add rounds twice
+        return tl.math.div_rn(values, tl.broadcast_to(scales[:, None], values.shape))
+    reciprocals = tl.math.div_rn(1.0, scales)
+    quotients = values * reciprocals[:, None]
+    if not POW2:
+        # Markstein's division: with a reciprocal that is rounded right, the first step gives one of the two nearest
+        # quotients and the second the nearest. No step overflows with these scales, and what underflows has the code
+        # 0. Remainders are taken negative, so that -0 stays -0; a scale of infinity leaves none, instead of NaN.
+        divisors = tl.where(scales == float("inf"), 0.0, scales)[:, None]
+        for _ in tl.static_range(2):
+            quotients = tl.fma(tl.fma(quotients, divisors, -values), -reciprocals[:, None], quotients)
+    return quotients
+
+
+@triton.jit
 def quantised(values, POW2: tl.constexpr):
     """Codes, uint8 [rows, block], and scales, f32 [rows], of f32 [rows, block]."""
     scales = e4m3_scales(values, POW2)
-    return e4m3_codes(tl.math.div_rn(values, tl.broadcast_to(scales[:, None], values.shape))), scales
+    return e4m3_codes(_divided(values, scales, POW2)), scales
 
 
 @triton.jit

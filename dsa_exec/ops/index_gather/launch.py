@@ -22,5 +22,5 @@ class PortableLaunch:
 
 def portable_launch(requests: int) -> PortableLaunch:
     """The launch parameters for so many requests."""
-    lens = min(max(1 << (requests - 1).bit_length(), 16), 256) if requests else 16
+    lens = min(max(1 << (requests - 1).bit_length(), 16), 1024) if requests else 16
     return PortableLaunch(tokens=32, lens=lens, warps=4)

@@ -20,4 +20,4 @@ class PortableLaunch:
 
 def portable_launch() -> PortableLaunch:
     """The launch parameters."""
-    return PortableLaunch(tokens=8, warps=4)
+    return PortableLaunch(tokens=16, warps=4)

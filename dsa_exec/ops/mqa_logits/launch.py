@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LEAST_CHUNK, MOST_CHUNK = 512, 8192
-"""Keys of a chunk: fewer than the least leave little to do beside a program's start."""
+LEAST_CHUNK, MOST_CHUNK = 256, 8192
+"""Keys of a chunk: fewer than the least are little beside a program's start, more than the most gain nothing."""
 
-PROGRAMS = 2048
-"""About how many programs keep a large GPU busy to the end, however unequal their windows are."""
+PROGRAMS = 264
+"""How many programs an H100 runs at once: two on each of 132 multiprocessors. Fewer leave some of it idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class HopperLaunch:
 
     Attributes:
         chunk_keys: keys of a program, a multiple of 128.
-        stages: steps of 128 keys in flight.
-        warps: 4 or 8 of a program; two programs of 4 share a multiprocessor.
+        stages: slots of 128 keys in flight. Two programs share a multiprocessor up to 4.
+        unroll: slots in one body of the loop, which begins and ends with the matrix units idle; a divisor of `stages`.
     """
 
     chunk_keys: int
     stages: int
-    warps: int
+    unroll: int
 
 
 def portable_launch(
@@ -61,23 +61,26 @@ def portable_launch(
         element_bytes: of a channel.
     """
     padded_heads = _power_of_two(heads)
-    most = 256 if element_bytes == 1 and arch == "sm90" else 128 if element_bytes < 4 else 64
+    if element_bytes == 4:  # no matrix units: small parts, so that they fit the registers
+        most, tile_keys, part, stages, warps = 64, 128, 32, 2, 8
+    else:
+        most, tile_keys, part, stages, warps = 256 if arch == "sm90" else 128, 64, 128, 3, 4
+    if channels > part:
+        most = min(most, 128)
     columns = max(min(most, padded_heads * _power_of_two(rows)), padded_heads, 16)
-    tile_keys = 64 if element_bytes < 4 else 32
-    chunk_keys = _chunk_keys(-(-rows * padded_heads // columns), key_count)
     return PortableLaunch(
         columns=columns,
         tile_keys=tile_keys,
-        channels=min(max(_power_of_two(channels), 32), 128),
-        chunk_keys=chunk_keys,
-        stages=3 if element_bytes < 4 else 2,
-        warps=4,
+        channels=min(max(_power_of_two(channels), 32), part),
+        chunk_keys=_chunk_keys(-(-rows * padded_heads // columns), key_count),
+        stages=stages,
+        warps=warps,
     )
 
 
 def hopper_launch(rows: int, heads: int, key_count: int) -> HopperLaunch:
     """The launch parameters for a call of these sizes."""
-    return HopperLaunch(chunk_keys=_chunk_keys(-(-rows * heads // 256), key_count), stages=4, warps=4)
+    return HopperLaunch(chunk_keys=_chunk_keys(-(-rows * heads // 256), key_count), stages=4, unroll=2)
 
 
 def _chunk_keys(row_blocks: int, key_count: int) -> int:

@@ -26,6 +26,35 @@ class PortableLaunch:
     warps: int
 
 
+@dataclass(frozen=True, slots=True)
+class HopperLaunch:
+    """Parameters of the Hopper kernels.
+
+    Attributes:
+        heads: query heads of a program: 16 or 32 of the narrow kernel, 64 of the wide one.
+        buffers: of the narrow kernel's ring, 128 channels of a tile each; 5 fit with 16 heads, 4 with 32.
+        copy_registers: of a thread that copies, a multiple of 8.
+        registers: of a thread of the wide kernel's second multiplying warpgroup, a multiple of 8.
+    """
+
+    heads: int
+    buffers: int
+    copy_registers: int
+    registers: int
+
+
+_NARROW_16 = HopperLaunch(16, buffers=5, copy_registers=56, registers=0)
+_NARROW_32 = HopperLaunch(32, buffers=4, copy_registers=24, registers=0)
+_WIDE = HopperLaunch(64, buffers=0, copy_registers=72, registers=216)
+
+
+def hopper_launch(heads: int) -> HopperLaunch:
+    """The Hopper kernels' parameters for so many heads of a query."""
+    if heads <= 16:
+        return _NARROW_16
+    return _NARROW_32 if heads <= 32 else _WIDE
+
+
 def portable_launch(d: int, d_v: int) -> PortableLaunch:
     """The plain Triton kernel's parameters.
 

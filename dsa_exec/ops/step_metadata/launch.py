@@ -22,4 +22,4 @@ class PortableLaunch:
 
 def portable_launch() -> PortableLaunch:
     """The launch parameters."""
-    return PortableLaunch(rows=128, pages=1024, warps=4)
+    return PortableLaunch(rows=128, pages=2048, warps=4)

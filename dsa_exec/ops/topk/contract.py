@@ -58,6 +58,10 @@ def _pick(
     row_stride: int | None = None,
     to_slots: bool = False,
     pages: Sequence[int] | None = None,
+    table_pages: int = 4,
+    page_tokens: int = 16,
+    slot_count: int = 2**31,
+    request_dtype: torch.dtype = torch.int32,
 ) -> Make:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
         rows = len(lengths)
@@ -71,15 +75,20 @@ def _pick(
         if starts is not None:
             args["row_starts"] = index(device, *starts)
         if to_slots:
-            table = torch.randperm(64, generator=generator)[:8].reshape(2, 4).to(device, torch.int32)
-            table[:, 1:] = table[:, 1:] if pages is None else index(device, *pages)
-            args["slot_map"] = SlotMap(table, 16, index(device, *(row % 2 for row in range(rows))))
+            table = torch.randperm(16 * table_pages, generator=generator)[: 2 * table_pages]
+            table = table.reshape(2, table_pages).to(device, torch.int32)
+            if pages is not None:
+                table[:, 1:] = index(device, *pages)
+            request_of_row = index(device, *(row % 2 for row in range(rows)), dtype=request_dtype)
+            args["slot_map"] = SlotMap(table, page_tokens, request_of_row, slot_count)
         return args
 
     return make
 
 
 _LENGTHS = (50, 17, 16, 1, 0)
+_FAR_PAGES = (2**26, 2**31 - 1, 2**26 - 1)
+"""With 64 tokens each: the first page beyond int32, one whose slots are 0 in 32 bits or more, and the last within."""
 
 CONTRACT = Contract(
     op="topk",
@@ -89,6 +98,7 @@ CONTRACT = Contract(
         Case("one row", _pick((300,), 300, 64)),
         Case("no row", _pick((), 50, 16)),
         Case("no column", _pick((0, 0), 0, 16)),
+        Case("one column", _pick((1, 0), 1, 1)),
         Case("fewer columns than k", _pick((5, 3), 5, 16)),
         Case("as many columns as k", _pick((16, 15), 16, 16)),
         Case("all equal", _pick(_LENGTHS, 50, 16, scores=_equal)),
@@ -105,8 +115,24 @@ CONTRACT = Contract(
         Case("slots beyond the table", _pick((80, 70), 80, 32, to_slots=True)),
         Case("slots of windows", _pick((20, 17, 0, 5), 50, 16, starts=(0, 33, 50, 45), to_slots=True)),
         Case("pages that cannot be", _pick((60, 64, 50), 64, 64, to_slots=True, pages=(-1, 2**27, 2**31 - 1))),
+        Case("slots of pages of 64", _pick((300, 65, 64, 0), 300, 64, to_slots=True, page_tokens=64)),
+        Case("slots of pages of 1", _pick((40, 17, 39), 40, 16, to_slots=True, table_pages=40, page_tokens=1)),
+        Case("slots of odd pages", _pick((50, 17, 49), 50, 16, to_slots=True, page_tokens=7)),
+        Case("slots of a small pool", _pick((60, 50, 64), 64, 32, to_slots=True, slot_count=500)),
+        Case("slots of int64 requests", _pick(_LENGTHS, 50, 16, to_slots=True, request_dtype=torch.int64)),
+        Case("the last slot there can be", _pick((4, 3), 4, 4, to_slots=True, page_tokens=1, pages=(2**31 - 1, -1, 0))),
+        Case(
+            "pages whose slots overflow", _pick((256, 200), 256, 256, to_slots=True, page_tokens=64, pages=_FAR_PAGES)
+        ),
         Case("k of 1", _pick(_LENGTHS, 50, 1)),
         Case("the usual k", _pick((2500, 2049, 2048), 2500, 2048, scores=_few_values)),
+        Case("the greatest k", _pick((9000, 4097, 4096), 9000, 4096, scores=_few_values)),
+        Case("wide rows", _pick((20000, 16385, 4097, 3), 20000, 2048)),
+        Case("wide rows, mostly zero", _pick((20000, 19999), 20000, 2048, scores=_mostly_zero)),
+        Case("wide rows, all equal", _pick((20000, 2049), 20000, 2048, scores=_equal)),
+        Case("a wide rising ramp", _pick((20000,), 20000, 2048, scores=_ramp(1))),
+        Case("a wide falling ramp", _pick((20000,), 20000, 2048, scores=_ramp(-1))),
+        Case("wide windows", _pick((9999, 4096, 70), 10007, 100, starts=(3, 5911, 9940), scores=_few_values)),
     ),
     result=lambda _, returned: {"positions": returned},
 )

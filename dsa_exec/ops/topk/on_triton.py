@@ -9,16 +9,11 @@ from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.ops.topk import Call
-from dsa_exec.ops.topk.launch import portable_launch
-
-MOST_COLUMNS = 2**31 - 2**15
-"""Columns are counted in int32, with room for the last step beyond the row's end."""
+from dsa_exec.ops.topk.launch import portable_launch, refuses_width
 
 
 def _refuses(call: Call, hw: Capabilities) -> str | None:
-    if call.logits.shape[1] > MOST_COLUMNS:
-        return f"{call.logits.shape[1]} columns, this kernel counts up to {MOST_COLUMNS} in int32"
-    return refuses_without_triton(hw)
+    return refuses_width(call.logits.shape[1]) or refuses_without_triton(hw)
 
 
 def _declines(_: Call, hw: Capabilities) -> str | None:
@@ -31,7 +26,7 @@ def _run(call: Call) -> torch.Tensor:
         return picked
     from dsa_exec.ops.topk.kernels.portable import launch_portable
 
-    launch_portable(call, picked, chosen_launch("topk", "triton", portable_launch(call.logits.shape[1])))
+    launch_portable(call, picked, chosen_launch("topk", "triton", portable_launch(*call.logits.shape)))
     return picked
 
 

@@ -38,9 +38,20 @@ def _gather(
     LENS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    rows = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    first_row = tl.program_id(0) * TOKENS
+    rows = first_row + tl.arange(0, TOKENS)
     slots, known = request_slots(
-        page_table_ptr, table_stride, seq_lens_ptr, rows, row_count, requests, pages, slot_count, PAGE_TOKENS, LENS
+        page_table_ptr,
+        table_stride,
+        seq_lens_ptr,
+        first_row,
+        row_count,
+        requests,
+        pages,
+        slot_count,
+        PAGE_TOKENS,
+        TOKENS,
+        LENS,
     )
     page = slots // PAGE_TOKENS
     token = (slots % PAGE_TOKENS)[:, None]
@@ -88,6 +99,6 @@ def launch_portable(call: Call, keys: torch.Tensor, scales: torch.Tensor | None,
             TILE=TILE if layout.order == "preshuffled" else 0,
             TOKENS=launch.tokens,
             LENS=launch.lens,
-            BLOCK=min(triton.next_power_of_2(layout.head_dim), 128),
+            BLOCK=min(triton.next_power_of_2(layout.head_dim), 512),
             num_warps=launch.warps,
         )

@@ -87,7 +87,7 @@ def launch_portable(call: Call, launch: PortableLaunch) -> None:
                 call.cache.slots,
                 CHANNELS=layout.head_dim,
                 TOKENS=launch.tokens,
-                BLOCK=min(triton.next_power_of_2(layout.head_dim), 128),
+                BLOCK=min(triton.next_power_of_2(layout.head_dim), 512),
                 num_warps=launch.warps,
             )
             return

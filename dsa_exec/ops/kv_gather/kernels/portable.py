@@ -34,32 +34,50 @@ def _gather(
     PAGE_TOKENS: tl.constexpr,
     TOKENS: tl.constexpr,
     LENS: tl.constexpr,
+    GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    rows = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    first_row = tl.program_id(0) * TOKENS
+    rows = first_row + tl.arange(0, TOKENS)
     slots, known = request_slots(
-        page_table_ptr, table_stride, seq_lens_ptr, rows, row_count, requests, pages, slot_count, PAGE_TOKENS, LENS
+        page_table_ptr,
+        table_stride,
+        seq_lens_ptr,
+        first_row,
+        row_count,
+        requests,
+        pages,
+        slot_count,
+        PAGE_TOKENS,
+        TOKENS,
+        LENS,
     )
     is_row = (rows < row_count)[:, None]
+    slots = slots[:, None]
+    known = known[:, None]
     out_ptr += rows.to(tl.int64)[:, None] * (LATENT + ROPE)
     if QUANTISED:
-        for group in tl.static_range(LATENT // GROUP):
-            channels = group * GROUP + tl.arange(0, GROUP)[None, :]
-            codes = tl.load(data_ptr + slots[:, None] * TOKEN_BYTES + channels, mask=known[:, None], other=0)
-            place = slots * (TOKEN_BYTES // 4) + (LATENT // 4 + group)
-            scales = tl.load(scales_ptr + place, mask=known, other=0.0)
-            store_rounded(out_ptr + channels, e4m3_values(codes) * scales[:, None], is_row)
-        rope_ptr += slots[:, None] * (TOKEN_BYTES // 2) + (LATENT + LATENT // GROUP * 4) // 2
-        for first in tl.static_range(0, ROPE, BLOCK):
-            channels = first + tl.arange(0, BLOCK)[None, :]
-            rope = tl.load(rope_ptr + channels, mask=known[:, None] & (channels < ROPE), other=0.0)
-            store_rounded(out_ptr + (LATENT + channels), widened(rope), is_row & (channels < ROPE))
+        # All of it is loaded before anything is stored, so that no load waits for a store.
+        group = tl.arange(0, GROUPS)[None, :]
+        is_group = group < LATENT // GROUP
+        place = slots * (TOKEN_BYTES // 4) + (LATENT // 4 + group)
+        scales = tl.load(scales_ptr + place, mask=known & is_group, other=0.0)
+        latent = (group * GROUP)[:, :, None] + tl.arange(0, GROUP)[None, None, :]
+        at = data_ptr + (slots * TOKEN_BYTES)[:, :, None] + latent
+        codes = tl.load(at, mask=(known & is_group)[:, :, None], other=0)
+        channels = tl.arange(0, BLOCK)[None, :]
+        in_rope = channels < ROPE
+        place = slots * (TOKEN_BYTES // 2) + (LATENT + LATENT // GROUP * 4) // 2 + channels
+        rope = tl.load(rope_ptr + place, mask=known & in_rope, other=0.0)
+        values = e4m3_values(codes) * scales[:, :, None]
+        store_rounded(out_ptr[:, :, None] + latent, values, (is_row & is_group)[:, :, None])
+        store_rounded(out_ptr + (LATENT + channels), widened(rope), is_row & in_rope)
     else:
         for first in tl.static_range(0, LATENT + ROPE, BLOCK):
             channels = first + tl.arange(0, BLOCK)[None, :]
             in_token = channels < LATENT + ROPE
-            at = data_ptr + slots[:, None] * (LATENT + ROPE) + channels
-            values = tl.load(at, mask=known[:, None] & in_token, other=0.0)
+            at = data_ptr + slots * (LATENT + ROPE) + channels
+            values = tl.load(at, mask=known & in_token, other=0.0)
             store_rounded(out_ptr + channels, widened(values), is_row & in_token)
 
 
@@ -67,7 +85,7 @@ def launch_portable(call: Call, out: torch.Tensor, launch: PortableLaunch) -> No
     """Fill `out` [s, latent_dim + rope_dim] for at least one token."""
     data, layout, table = call.cache.data.detach(), call.cache.layout, call.page_table
     is_fp8 = layout.format == "fp8"
-    channels = layout.rope_dim if is_fp8 else layout.width
+    block = triton.next_power_of_2(max(layout.rope_dim if is_fp8 else layout.width, 1))
     with torch.cuda.device_of(data):
         _gather[(triton.cdiv(call.total_tokens, launch.tokens),)](
             data,
@@ -89,6 +107,7 @@ def launch_portable(call: Call, out: torch.Tensor, launch: PortableLaunch) -> No
             PAGE_TOKENS=layout.page_tokens,
             TOKENS=launch.tokens,
             LENS=launch.lens,
-            BLOCK=min(triton.next_power_of_2(max(channels, 1)), 128),
+            GROUPS=triton.next_power_of_2(max(layout.latent_dim // GROUP, 1)),
+            BLOCK=block if is_fp8 else min(block, 1024),
             num_warps=launch.warps,
         )

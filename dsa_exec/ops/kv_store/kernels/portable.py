@@ -1,4 +1,4 @@
-"""Tokens into the MLA cache, quantised on the way: each program takes some tokens and writes those with a slot."""
+"""Tokens into the MLA cache, quantised on the way: each program takes a group of channels of some tokens."""
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ def _store_quantised(
     rows = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     slots, has_slot = slots_to_write(slots_ptr, rows, row_count, slot_count)
     mask = has_slot[:, None]
-    for group in tl.static_range(LATENT // GROUP):
+    group = tl.program_id(1)
+    if group < LATENT // GROUP:
         channels = group * GROUP + tl.arange(0, GROUP)[None, :]
         latent = widened(tl.load(latent_ptr + rows[:, None] * latent_stride + channels, mask=mask, other=0.0))
         codes, scales = quantised(latent, False)
         tl.store(data_ptr + slots[:, None] * TOKEN_BYTES + channels, codes, mask=mask)
         tl.store(scales_ptr + slots * (TOKEN_BYTES // 4) + (LATENT // 4 + group), scales, mask=has_slot)
-    first_rope = (LATENT + LATENT // GROUP * 4) // 2
-    for first in tl.static_range(0, ROPE, BLOCK):
-        channels = first + tl.arange(0, BLOCK)[None, :]
-        in_rope = mask & (channels < ROPE)
-        rope = widened(tl.load(rope_ptr + rows[:, None] * rope_stride + channels, mask=in_rope, other=0.0))
-        at = rope_out_ptr + slots[:, None] * (TOKEN_BYTES // 2) + (first_rope + channels)
+    else:
+        rope_channels = tl.arange(0, BLOCK)[None, :]
+        in_rope = mask & (rope_channels < ROPE)
+        rope = widened(tl.load(rope_ptr + rows[:, None] * rope_stride + rope_channels, mask=in_rope, other=0.0))
+        first_rope = (LATENT + LATENT // GROUP * 4) // 2
+        at = rope_out_ptr + slots[:, None] * (TOKEN_BYTES // 2) + (first_rope + rope_channels)
         tl.store(at, bf16_codes(rope), mask=in_rope)
 
 
@@ -81,29 +82,26 @@ def _store_rounded(
         store_rounded(token_ptr + (LATENT + channels), widened(rope), mask)
 
 
-def _block(channels: int) -> int:
-    return min(triton.next_power_of_2(max(channels, 1)), 128)
-
-
 def launch_portable(call: Call, launch: PortableLaunch) -> None:
     """Store at least one token."""
     data, latent, rope, layout = call.cache.data.detach(), call.latent.detach(), call.rope.detach(), call.cache.layout
-    grid = (triton.cdiv(latent.shape[0], launch.tokens),)
+    programs = triton.cdiv(latent.shape[0], launch.tokens)
+    rope_block = triton.next_power_of_2(max(layout.rope_dim, 1))
     tokens = (latent, rope, call.slots, latent.stride(0), rope.stride(0), latent.shape[0], call.cache.slots)
     with torch.cuda.device_of(data):
         if layout.format == "model":
-            _store_rounded[grid](
+            _store_rounded[(programs,)](
                 data,
                 *tokens,
                 LATENT=layout.latent_dim,
                 ROPE=layout.rope_dim,
                 TOKENS=launch.tokens,
-                LATENT_BLOCK=_block(layout.latent_dim),
-                ROPE_BLOCK=_block(layout.rope_dim),
+                LATENT_BLOCK=min(triton.next_power_of_2(max(layout.latent_dim, 1)), 512),
+                ROPE_BLOCK=min(rope_block, 512),
                 num_warps=launch.warps,
             )
             return
-        _store_quantised[grid](
+        _store_quantised[(programs, layout.latent_dim // GROUP + 1)](
             data,
             data.view(torch.float32),
             data.view(torch.int16),
@@ -113,6 +111,6 @@ def launch_portable(call: Call, launch: PortableLaunch) -> None:
             ROPE=layout.rope_dim,
             TOKEN_BYTES=layout.token_bytes,
             TOKENS=launch.tokens,
-            BLOCK=_block(layout.rope_dim),
+            BLOCK=rope_block,
             num_warps=launch.warps,
         )

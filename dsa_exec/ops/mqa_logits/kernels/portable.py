@@ -38,7 +38,7 @@ def _load_part(rows, inside, part, CHANNELS: tl.constexpr, PART: tl.constexpr, U
     return values.to(tl.float32) if UPCAST else values
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["t", "s", "row_blocks"])
 def logits_kernel(
     q,
     keys,
@@ -101,7 +101,8 @@ def logits_kernel(
         last = tl.max(tl.where(low < first + TILE, high, begin), axis=0)
         if CLEAN:
             _hide(out_rows, row < t, position, first)
-        for offset in tl.range(first, last, TILE, num_stages=STAGES):
+        # What is loaded ahead: tiles, or if a product takes several parts of the channels, those.
+        for offset in tl.range(first, last, TILE, num_stages=STAGES if PARTS == 1 else 1):
             key = offset + tl.arange(0, TILE)
             key_rows = keys + key.to(tl.int64) * key_stride
             if PARTS == 1:
@@ -109,7 +110,7 @@ def logits_kernel(
                 product = tl.dot(tile, tl.trans(queries), input_precision="ieee")
             else:
                 product = tl.zeros([TILE, ROWS * PADDED_HEADS], tl.float32)
-                for part in tl.static_range(PARTS):
+                for part in tl.range(0, PARTS, num_stages=STAGES):
                     tile = _load_part(key_rows, key < s, part, CHANNELS, PART, UPCAST)
                     queries = _load_part(vectors, real, part, CHANNELS, PART, UPCAST)
                     product = tl.dot(tile, tl.trans(queries), product, input_precision="ieee")
@@ -163,4 +164,5 @@ def write_logits(call: Call, out: torch.Tensor, launch: PortableLaunch) -> None:
         CLEAN=call.clean,
         UPCAST=is_interpreted(),
         num_warps=launch.warps,
+        enable_fp_fusion=True,
     )

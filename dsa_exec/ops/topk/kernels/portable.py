@@ -1,7 +1,7 @@
-"""Top-k by radix selection in plain Triton: one program a row, which it reads four times at most.
+"""Top-k by radix selection in plain Triton: one program a row.
 
-A float becomes an unsigned key in the same order, so that the k-th largest can be found digit by digit: 11, 11, then
-10 bits, each counted over the whole row. A last pass takes the keys above the k-th, and of those equal to it the first
+A float becomes an unsigned key in the same order, so that the k-th largest can be found digit by digit, each
+counted over the whole row. A last pass takes the keys above the k-th, and of those equal to it the first
 ones; prefix sums put them in order of their columns. Nothing depends on who arrives first.
 """
 
@@ -14,6 +14,9 @@ import triton.language as tl
 from dsa_exec.ops.topk import Call
 from dsa_exec.ops.topk.kernels.slots import pages_of_row, slots_of
 from dsa_exec.ops.topk.launch import PortableLaunch
+
+LAST_BITS = tl.constexpr(8)
+"""The last digit has all the bits that are left once they are no more than this."""
 
 
 @triton.jit
@@ -28,7 +31,7 @@ def _keys(row_ptr, columns, first, end, width):
 
 
 @triton.jit
-def _next_digit(row_ptr, first, end, width, state, REST: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr):
+def _next_digit(row_ptr, first, end, width, state, REST: tl.constexpr, MOST_BITS: tl.constexpr, BLOCK: tl.constexpr):
     """`prefix` with one more digit of the k-th best key, if that is needed.
 
     Args:
@@ -36,12 +39,13 @@ def _next_digit(row_ptr, first, end, width, state, REST: tl.constexpr, BITS: tl.
         state: `prefix`, the digits known; `rest`, how many bits of a key it lacks; `wanted`, how many of the keys that
             begin with it are among the k best; `found`, how many there are. If all are wanted, nothing changes.
         REST: what `rest` is if the digit is needed.
-        BITS: of the digit.
+        MOST_BITS: of the digit, if it is not the last.
         BLOCK: columns a step.
 
     Returns:
         The new state.
     """
+    BITS: tl.constexpr = REST if REST <= LAST_BITS or REST < MOST_BITS else MOST_BITS
     prefix, rest, wanted, found = state
     if wanted < found:
         counts = tl.zeros([2**BITS], tl.int32)
@@ -103,8 +107,9 @@ def _select_row(
             tl.store(picked_ptr + nth, tl.where(nth < end - first, nth + (first - start), -1), mask=nth < k)
     else:
         state = (tl.zeros((), tl.uint32), tl.full((), 32, tl.uint32), k, k + 1)
-        for digit in tl.static_range(32 // BITS):
-            state = _next_digit(row_ptr, first, end, width, state, 32 - digit * BITS, BITS, BLOCK)
+        for digit in tl.static_range((31 - LAST_BITS) // BITS + 2):
+            if 32 - digit * BITS > 0:
+                state = _next_digit(row_ptr, first, end, width, state, 32 - digit * BITS, BITS, BLOCK)
         prefix, rest, wanted, _ = state
         above = 0
         equal = 0
@@ -141,24 +146,25 @@ def launch_portable(call: Call, picked: torch.Tensor, launch: PortableLaunch) ->
     rows, width = call.logits.shape
     slot_map = call.slot_map
     unused = call.lengths
-    _select_row[(rows,)](
-        call.logits,
-        call.lengths,
-        unused if call.row_starts is None else call.row_starts,
-        picked,
-        unused if slot_map is None else slot_map.page_table,
-        unused if slot_map is None else slot_map.request_of_row,
-        call.logits.stride(0),
-        0 if slot_map is None else slot_map.page_table.stride(0),
-        width,
-        call.k,
-        0 if slot_map is None else slot_map.page_table.shape[0],
-        0 if slot_map is None else slot_map.page_table.shape[1],
-        1 if slot_map is None else slot_map.page_tokens,
-        0 if slot_map is None else slot_map.slot_count,
-        WINDOWS=call.row_starts is not None,
-        TO_SLOTS=slot_map is not None,
-        BITS=launch.digit_bits,
-        BLOCK=launch.block,
-        num_warps=launch.warps,
-    )
+    with torch.cuda.device_of(call.logits):
+        _select_row[(rows,)](
+            call.logits,
+            call.lengths,
+            unused if call.row_starts is None else call.row_starts,
+            picked,
+            unused if slot_map is None else slot_map.page_table,
+            unused if slot_map is None else slot_map.request_of_row,
+            call.logits.stride(0),
+            0 if slot_map is None else slot_map.page_table.stride(0),
+            width,
+            call.k,
+            0 if slot_map is None else slot_map.page_table.shape[0],
+            0 if slot_map is None else slot_map.page_table.shape[1],
+            1 if slot_map is None else slot_map.page_tokens,
+            0 if slot_map is None else slot_map.slot_count,
+            WINDOWS=call.row_starts is not None,
+            TO_SLOTS=slot_map is not None,
+            BITS=launch.digit_bits,
+            BLOCK=launch.block,
+            num_warps=launch.warps,
+        )
