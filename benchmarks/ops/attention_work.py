@@ -78,11 +78,12 @@ def _prefill_inputs(rows: int, keys: int, heads: int) -> Callable[[int], Attende
 
 
 def _flash_prefill() -> Callable[[Attended], Any]:
-    vendor = importlib.import_module("flash_mla")
+    attend = importlib.import_module("flash_mla").flash_mla_sparse_fwd
+    options = {"use_legacy": True} if "use_legacy" in inspect.signature(attend).parameters else {}
 
     def run(it: Attended) -> Any:
         heads = it.q.shape[1]
-        out, *_ = vendor.flash_mla_sparse_fwd(_padded(it.q), it.kv[:, None], it.indices[:, None], SCALE)
+        out, *_ = attend(_padded(it.q), it.kv[:, None], it.indices[:, None], SCALE, **options)
         return out[:, :heads]
 
     return run

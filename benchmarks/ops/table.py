@@ -12,7 +12,8 @@ HEAD = (
 
 def page(record: BenchRecord) -> str:
     """The whole record."""
-    vendors = ", ".join(f"{name} {version}" for name, version in record.vendors.items()) or "none installed"
+    packages = ", ".join(f"{name} {version}" for name, version in record.vendors.items())
+    vendors = packages or "not installed as packages, versions unknown"
     about = (
         f"{record.device}, {record.date}, torch {record.torch}, triton {record.triton}; vendors: {vendors}. "
         f"Medians of {record.calls} calls with a cold L2, in brackets the tenth and ninetieth percentile; (graph): "

@@ -10,6 +10,7 @@ from dsa_config import DSASettings
 from dsa_config.flags.schema import flags_schema
 from dsa_config.tools.export_docs import settings_page
 from dsa_config.tools.export_schema import DIALECT, settings_schema
+from dsa_exec.cli.backends_page import backends_page
 from dsa_exec.cli.bench_record import BenchRecord
 from dsa_exec.cli.report import RunReport
 
@@ -25,7 +26,9 @@ def generated() -> dict[Path, str]:
         "run.schema.json": {"$schema": DIALECT, **RunReport.model_json_schema(mode="serialization")},
     }
     written = {ROOT / "schemas" / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
-    return {**written, ROOT / "docs" / "reference" / "settings.md": settings_page(DSASettings)}
+    records = sorted((ROOT / "benchmarks" / "results").glob("*/conformance.json"))
+    pages = {"settings.md": settings_page(DSASettings), "backends.md": backends_page(records)}
+    return {**written, **{ROOT / "docs" / "reference" / name: text for name, text in pages.items()}}
 
 
 def main() -> None:

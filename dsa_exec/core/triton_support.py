@@ -34,7 +34,7 @@ def refuses_without_triton(hw: Capabilities) -> str | None:
 
 def declines_off_gpu(hw: Capabilities) -> str | None:
     """Why `auto` passes on a Triton kernel: off a GPU there is only the interpreter, which is slower than torch."""
-    return None if hw.device_type == "cuda" else f"on the {hw.device_type} torch is faster than Triton's interpreter"
+    return None if hw.device_type == "cuda" else f"interpreted on the {hw.device_type}, slower than torch"
 
 
 def refuses_without_hopper(hw: Capabilities) -> str | None:
@@ -49,4 +49,4 @@ def refuses_without_hopper(hw: Capabilities) -> str | None:
 
 def declines_off_hopper(hw: Capabilities) -> str | None:
     """Why `auto` passes on a kernel for Hopper: the device is another, so that nothing is missed."""
-    return None if hw.arch == "sm90" else f"arch={hw.arch}: this kernel is written for sm90"
+    return None if hw.arch == "sm90" else f"for sm90, this is {hw.arch}"

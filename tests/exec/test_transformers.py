@@ -230,7 +230,7 @@ def test_bf16_models_run(kind):
     assert agreed.selected_in_common > 0.9
 
 
-def test_the_rotation_of_the_indexer_is_the_models():
+def test_t20_the_rotation_of_the_indexer_is_the_models():
     """T20: halves for DeepSeek-V3.2, neighbours for GLM; with the other one the selection is another."""
     from dsa_exec.integrations.transformers import attention
 

@@ -137,7 +137,8 @@ CONTRACT = Contract(
         Case("the last slot", _attend(2, 4, 20, change=_select_the_last)),
         Case("slices without a slot", _attend(4, 4, 100, sink=True, change=_select_only_late), _SLICED),
         Case("equal scores", _attend(2, 4, 40, change=_score_all_the_same)),
-        Case("scores far apart", _attend(2, 4, 40, change=_score_far_apart)),
+        # Scores in the thousands, whose last bit in f32 is worth 1e-4 of a weight: devices add in other orders.
+        Case("scores far apart", _attend(2, 4, 40, change=_score_far_apart), tolerance={"out": 1e-4}),
         Case("f16", _attend(2, 5, 40, dtype=torch.float16), tolerance={"out": 1e-3}),
         Case("odd widths", _attend(3, 5, 17, layout=_ODD, holes=True, sink=True)),
         Case("odd widths in slices", _attend(3, 5, 100, layout=_ODD, sink=True, change=_select_only_late), _SLICED),

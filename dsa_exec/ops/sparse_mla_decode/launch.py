@@ -80,7 +80,7 @@ class Roles(NamedTuple):
 
 # Two programs of 16 heads fit a multiprocessor, one of more. Registers are where the compiler spills least.
 _ROLES = {
-    16: Roles(4, 1, 1, 120, 128, raw=True),
+    16: Roles(4, 2, 2, 128, 168),
     32: Roles(4, 2, 2, 128, 168),
     64: Roles(8, 1, 2, 120, 168),
 }

@@ -46,6 +46,9 @@ def _attend(
     return make
 
 
+_BF16 = {"out": 8e-3}
+"""Outputs are rounded to bf16, 2^-8, and so are the weights of kernels for it."""
+
 CONTRACT = Contract(
     op="sparse_mla_prefill",
     cases=(
@@ -59,8 +62,23 @@ CONTRACT = Contract(
         Case("holes and hostile indices", _attend(4, 8, 64, holes=True)),
         Case("attention sink", _attend(3, 8, 64, sink=True)),
         Case("sink and holes", _attend(4, 8, 64, holes=True, sink=True)),
-        Case("bf16", _attend(2, 16, 64, dtype=torch.bfloat16), tolerance={"out": 8e-3}),
+        Case("bf16", _attend(2, 16, 64, dtype=torch.bfloat16), tolerance=_BF16),
         Case("another geometry", _attend(2, 4, 8, width=48, d_v=32)),
+        Case("a tile and one more", _attend(2, 3, 65, sink=True)),
+        Case("every row named", _attend(2, 2, 90)),
+        Case("f16", _attend(2, 5, 40, dtype=torch.float16), tolerance={"out": 1e-3}),
+        Case("bf16, 1 head", _attend(2, 1, 64, dtype=torch.bfloat16), tolerance=_BF16),
+        Case("bf16, 7 heads", _attend(3, 7, 70, dtype=torch.bfloat16, holes=True), tolerance=_BF16),
+        Case(
+            "bf16, 16 heads and holes", _attend(4, 16, 64, dtype=torch.bfloat16, holes=True, sink=True), tolerance=_BF16
+        ),
+        Case("bf16, 24 heads", _attend(3, 24, 33, dtype=torch.bfloat16, sink=True), tolerance=_BF16),
+        Case("bf16, 32 heads and holes", _attend(4, 32, 130, dtype=torch.bfloat16, holes=True), tolerance=_BF16),
+        Case("bf16, 48 heads", _attend(3, 48, 64, dtype=torch.bfloat16, holes=True), tolerance=_BF16),
+        Case("bf16, 96 heads", _attend(3, 96, 129, dtype=torch.bfloat16, holes=True, sink=True), tolerance=_BF16),
+        Case("bf16, 128 heads", _attend(2, 128, 64, dtype=torch.bfloat16), tolerance=_BF16),
+        Case("bf16, nothing selected", _attend(2, 4, 0, dtype=torch.bfloat16), tolerance=_BF16),
+        Case("bf16, nothing to select from", _attend(2, 4, 8, key_count=0, dtype=torch.bfloat16), tolerance=_BF16),
     ),
     result=lambda _, returned: {"out": returned[0], "lse": returned[1]},
     tolerance={"out": 5e-6, "lse": 5e-6},

@@ -1,0 +1,81 @@
+"""The benchmark of the ops: its work, its record and its command, as far as they go without a GPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from benchmarks.ops.command import main
+from benchmarks.ops.measure import works
+from benchmarks.ops.table import page
+from dsa_exec.cli.bench_record import BenchRecord, Figure, Row
+from dsa_exec.dispatch.registry import op_names
+
+ROOT = Path(__file__).parents[2]
+RECORD = ROOT / "benchmarks/results/h100/ops.json"
+FIGURE = Figure(median_us=2.0, p10_us=1.0, p90_us=3.0)
+
+
+def test_every_work_is_of_an_op_and_has_a_floor():
+    """Sizes in words, once each, and a time that nothing can beat."""
+    found = list(works())
+    assert {work.op for work in found} <= set(op_names())
+    assert len({(work.op, work.name) for work in found}) == len(found)
+    assert all(work.floor_us > 0 for work in found)
+
+
+def test_a_floor_is_of_bytes_or_of_operations():
+    """Top-k moves bytes; prefill scores are bound by the matrix units."""
+    floors = {(work.op, work.name): work.floor_us for work in works()}
+    assert floors["topk", "2048 of 4096x65536, normal"] == pytest.approx(351, abs=1)
+    assert floors["mqa_logits", "4096x65536, 64 heads"] == pytest.approx(2893, abs=10)
+
+
+def test_the_committed_record_fits_its_schema():
+    """What was measured validates against schemas/bench.schema.json, and its page is the committed one."""
+    schema = json.loads((ROOT / "schemas/bench.schema.json").read_text())
+    jsonschema.validate(json.loads(RECORD.read_text()), schema)
+    assert page(BenchRecord.model_validate_json(RECORD.read_text())) == RECORD.with_suffix(".md").read_text()
+
+
+def test_the_ratio_is_to_the_best_vendor():
+    """Of several vendors the fastest counts; without one there is no ratio."""
+    slow = FIGURE.model_copy(update={"median_us": 4.0})
+    row = Row(op="topk", work="some", captured=False, wrong=None, why="", floor_us=1.0, ours=FIGURE)
+    assert row.ratio is None
+    assert row.model_copy(update={"vendors": {"slow": slow, "fast": FIGURE}}).ratio == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ops", "--op", "tokp"], "--op tokp: there is work for"),
+        (["ops", "--read", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(arguments, words, capsys):
+    """Exit 2, one line, no traceback."""
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_a_missed_bar_is_told_under_check(capsys):
+    """The committed record has one: 0 without --check, 1 with it."""
+    assert main(["ops", "--read", str(RECORD)]) == 0
+    assert main(["ops", "--read", str(RECORD), "--check"]) == 1
+
+
+def test_the_help_page_names_every_option():
+    """`python -m benchmarks ops --help` works from a checkout."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "ops", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for option in ("--op", "--against", "--calls", "--json", "--markdown", "--plot", "--read", "--check"):
+        assert option in done.stdout
