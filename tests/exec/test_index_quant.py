@@ -87,7 +87,7 @@ def test_launch_parameters_change_nothing(launch):
 def test_what_needs_a_gradient_is_refused():
     """The kernel passes none: by name that is an error, `auto` takes torch, and without gradients it runs."""
     q, weights = normal(1, 2, 128), normal(1, 2).requires_grad_()
-    with pytest.raises(UnsupportedCall, match="weights requires a gradient, this kernel passes none"):
+    with pytest.raises(UnsupportedCall, match="weights requires a gradient"):
         by("triton", q, weights, LAYOUTS[0])
     by("auto", q, weights, LAYOUTS[0])[1].sum().backward()
     assert weights.grad is not None

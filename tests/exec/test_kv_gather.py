@@ -121,7 +121,7 @@ def test_a_cache_that_keeps_a_graph_is_refused():
     layout = MlaLayout("model", 8, latent_dim=16, rope_dim=4, element_bytes=4)
     cache = MlaCache(torch.zeros(8, 20, device=DEVICE, requires_grad=True), layout)
     args = (cache, ints(0).view(1, 1), ints(3), 3)
-    with pytest.raises(UnsupportedCall, match="the cache requires a gradient, this kernel passes none"):
+    with pytest.raises(UnsupportedCall, match="cache.data requires a gradient"):
         gather("triton", *args)
     gather("auto", *args).sum().backward()
     assert cache.data.grad is not None

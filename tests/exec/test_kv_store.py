@@ -159,7 +159,7 @@ def test_what_keeps_a_graph_is_refused():
     layout = MlaLayout("model", 8, latent_dim=16, rope_dim=4, element_bytes=4)
     cache = MlaCache(torch.zeros(8, 20, device=DEVICE), layout)
     latent, rope = normal(1, 16).requires_grad_(), normal(1, 4)
-    with pytest.raises(UnsupportedCall, match="latent requires a gradient, this kernel passes none"):
+    with pytest.raises(UnsupportedCall, match="latent requires a gradient"):
         store("triton", cache, latent, rope, ints(0))
     store("auto", cache, latent, rope, ints(0))
     assert cache.data.requires_grad

@@ -9,6 +9,7 @@ from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.gradients import refuses_gradients
 from dsa_exec.ops.index_gather import Call
 from dsa_exec.ops.index_gather.launch import portable_launch
 
@@ -19,9 +20,7 @@ def _refuses(call: Call, hw: Capabilities) -> str | None:
         return f"the cache's tensor has strides {list(data.stride())}, this kernel reads contiguous caches"
     if call.cache.layout.format == "fp8" and data.data_ptr() % 4:
         return f"the cache's tensor begins {data.data_ptr() % 4} bytes past a multiple of 4, where no f32 can be"
-    if data.requires_grad and torch.is_grad_enabled():
-        return "the cache requires a gradient, this kernel passes none"
-    return refuses_without_triton(hw)
+    return refuses_gradients(call) or refuses_without_triton(hw)
 
 
 def _declines(_: Call, hw: Capabilities) -> str | None:

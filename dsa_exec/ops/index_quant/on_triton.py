@@ -9,14 +9,13 @@ from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.gradients import refuses_gradients
 from dsa_exec.ops.index_quant import Call
 from dsa_exec.ops.index_quant.launch import portable_launch
 
 
 def _refuses(call: Call, hw: Capabilities) -> str | None:
-    if torch.is_grad_enabled() and (call.q.requires_grad or call.weights.requires_grad):
-        return f"{'q' if call.q.requires_grad else 'weights'} requires a gradient, this kernel passes none"
-    return refuses_without_triton(hw)
+    return refuses_gradients(call) or refuses_without_triton(hw)
 
 
 def _declines(_: Call, hw: Capabilities) -> str | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.gradients import refuses_gradients
 from dsa_exec.ops.kv_store import Call
 from dsa_exec.ops.kv_store.launch import portable_launch
 
@@ -18,11 +17,7 @@ def _refuses(call: Call, hw: Capabilities) -> str | None:
         return f"the cache's tensor has strides {list(data.stride())}, this kernel writes contiguous caches in place"
     if call.cache.layout.format == "fp8" and data.data_ptr() % 4:
         return f"the cache's tensor begins {data.data_ptr() % 4} bytes past a multiple of 4, where no f32 can be"
-    tensors = {"the cache": data, "latent": call.latent, "rope": call.rope}
-    graded = [name for name, tensor in tensors.items() if tensor.requires_grad]
-    if graded and torch.is_grad_enabled():
-        return f"{graded[0]} requires a gradient, this kernel passes none"
-    return refuses_without_triton(hw)
+    return refuses_gradients(call) or refuses_without_triton(hw)
 
 
 def _declines(_: Call, hw: Capabilities) -> str | None:

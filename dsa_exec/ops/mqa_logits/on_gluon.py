@@ -9,8 +9,8 @@ from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.core.triton_support import declines_off_hopper, refuses_without_hopper
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.gradients import refuses_gradients
 from dsa_exec.ops.mqa_logits import Call
-from dsa_exec.ops.mqa_logits.gradients import refuses_gradients
 from dsa_exec.ops.mqa_logits.launch import hopper_launch
 
 CHANNELS = 128

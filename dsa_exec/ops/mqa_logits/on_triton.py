@@ -11,8 +11,8 @@ from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.gradients import refuses_gradients
 from dsa_exec.ops.mqa_logits import Call
-from dsa_exec.ops.mqa_logits.gradients import refuses_gradients
 from dsa_exec.ops.mqa_logits.launch import portable_launch
 
 MOST_KEYS = 2**31 - 2**14

@@ -8,8 +8,8 @@ from dsa_exec.core.hardware import Capabilities, capabilities
 from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.triton_support import declines_off_gpu, is_interpreted, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.gradients import refuses_gradients
 from dsa_exec.ops.paged_mqa_logits import Call
-from dsa_exec.ops.paged_mqa_logits.gradients import refuses_gradients
 from dsa_exec.ops.paged_mqa_logits.launch import NATIVE_E4M3, portable_launch
 
 MOST_COLUMNS = 2**31 - 2**14

@@ -8,8 +8,8 @@ from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.dispatch.gradients import refuses_gradients
 from dsa_exec.ops.sparse_mla_decode import Call
-from dsa_exec.ops.sparse_mla_decode.gradients import refuses_gradients
 from dsa_exec.ops.sparse_mla_decode.launch import portable_launch
 
 
