@@ -103,7 +103,7 @@ def test_deprecated_keys(tmp_path):
 def test_backends_are_those_that_there_are():
     """The choices of a backend are looked up; descriptions, defaults and names are told."""
     field = settings_schema(DSASettings)["properties"]["topk_backend"]
-    assert field["enum"] == ["auto", "torch"]
+    assert field["enum"] == ["auto", "gluon", "torch", "triton"]
     assert field["default"] == "auto"
     assert field["x-environment"] == "SGLANG_DSA_TOPK_BACKEND"
     assert field["description"] == "Which kernel picks the best-scored positions."
