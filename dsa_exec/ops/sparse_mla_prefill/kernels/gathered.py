@@ -13,7 +13,9 @@ from triton.experimental.gluon.language.nvidia.hopper import async_copy, mbarrie
 from dsa_exec.core.kernels.attention import LN_2 as _LN_2
 from dsa_exec.core.kernels.attention import LOG2_E as _LOG2_E
 
-# Newer Tritons renamed both.
+# Newer Tritons renamed these.
+_memory = gl.shared_memory_descriptor
+read_as = _memory.reinterpret if hasattr(_memory, "reinterpret") else _memory._reinterpret
 copy_to_shared = async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
 barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier
 

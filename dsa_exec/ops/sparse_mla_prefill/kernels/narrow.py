@@ -30,6 +30,7 @@ from dsa_exec.ops.sparse_mla_prefill.kernels.gathered import (
     end_softmax,
     finite,
     not_known,
+    read_as,
     row_pointers,
 )
 
@@ -105,7 +106,7 @@ def _write(part, summed, factor, parts, out, first_head, heads):
     HEADS: gl.constexpr = summed.shape[1]
     OPERAND: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     LINES: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
-    staged = parts.index(part)._reinterpret(gl.bfloat16, [HEADS, PART], OPERAND)
+    staged = read_as(parts.index(part), gl.bfloat16, [HEADS, PART], OPERAND)
     staged.permute((1, 0)).store((summed * factor[None, :]).to(gl.bfloat16))
     barrier()
     head = first_head + gl.arange(0, HEADS, layout=gl.SliceLayout(1, LINES))

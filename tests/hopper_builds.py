@@ -1,0 +1,165 @@
+"""Compiles the Hopper kernels for sm90, which takes no GPU: `python tests/hopper_builds.py` says what each needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
+
+HOPPER = GPUTarget("cuda", 90, 32)
+POINTERS = {
+    "*bf16": ("q", "kv"),
+    "*i32": (
+        "indices", "slots", "cache", "lengths_ptr", "starts_ptr", "picked_ptr", "table_ptr", "request_ptr",
+        "request_of_row_ptr", "starts", "ends", "context_lens", "page_table",
+    ),
+    "*fp32": ("sink", "out", "lse", "logits_ptr", "scales", "head_weights"),
+}  # fmt: skip
+TYPES = {name: kind for kind, names in POINTERS.items() for name in names} | {"scale": "fp32", "slot_count": "i64"}
+
+
+def build(kernel: Any, constants: dict[str, Any], types: dict[str, str] | None = None, **options: Any) -> Any:
+    """The compiled kernel; types of its arguments go by their names, and addresses are multiples of 16."""
+    known = {**TYPES, **(types or {})}
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else known.get(name, "i32") for name in names}
+    aligned = [name for name in names if signature[name].startswith("*")]
+    source = GluonASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    return triton.compile(source, target=HOPPER, options=options)
+
+
+def tile(dtype: str, rows: int, swizzle: int) -> str:
+    """The type of a descriptor of tiles of 128 bytes a row."""
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=swizzle, element_bitwidth=8, rank=2)
+    return f"tensordesc<{dtype}[{rows},128],{layout!r}>"
+
+
+def topk_of_many_rows() -> Any:
+    from dsa_exec.ops.topk.kernels.many_rows import _many_rows_kernel
+    from dsa_exec.ops.topk.many_rows_launch import many_rows_launch
+
+    launch = many_rows_launch(4096, 65536, 2048)
+    constants = {
+        "CAPACITY": launch.capacity,
+        "SAMPLE": launch.sample,
+        "VECTORS": launch.vectors,
+        "CELLS": launch.cells,
+        "ONLY_CELLS": False,
+        "AHEAD_BYTES": launch.ahead_bytes,
+        "HAS_STARTS": True,
+        "TO_SLOTS": True,
+    }
+    return build(_many_rows_kernel, constants, num_warps=launch.warps, maxnreg=launch.registers)
+
+
+def topk_of_few_rows() -> Any:
+    from dsa_exec.ops.topk.kernels.cluster import _layouts, _select_row
+    from dsa_exec.ops.topk.launch import cluster_launch
+
+    launch = cluster_launch(32, 65536)
+    cells, threads = _layouts(launch)
+    constants = {"WINDOWS": True, "TO_SLOTS": True, "OVERLAP": True, "COLUMNS": launch.columns, "BLOCKS": launch.blocks}
+    constants |= {"CELLS": cells, "THREADS": threads}
+    return build(_select_row, constants, num_warps=launch.warps, num_ctas=launch.blocks)
+
+
+def ragged_logits() -> Any:
+    from dsa_exec.ops.mqa_logits.kernels.hopper import logits_kernel
+    from dsa_exec.ops.mqa_logits.launch import hopper_launch
+
+    launch = hopper_launch(4096, 64, 65536)
+    types = {"q_tiles": tile("fp8e4nv", 256, 128), "key_tiles": tile("fp8e4nv", 128, 128)}
+    constants = {"HEADS": 64, "PLACES": launch.stages, "UNROLL": launch.unroll, "CLEAN": True}
+    return build(logits_kernel, constants, types, num_warps=4)
+
+
+def paged_logits() -> Any:
+    from dsa_exec.ops.paged_mqa_logits.kernels.hopper import WARPS, logits_kernel
+    from dsa_exec.ops.paged_mqa_logits.launch import hopper_launch
+
+    launch = hopper_launch(1, 64)
+    types = {"page_lines": tile("u8", 64, 128), "scale_lines": tile("u8", 2, 0), "q": "*fp8e4nv"}
+    constants = {"HEADS": 64, "NEXT_N": 1, "ROWS": 1, "UNITS": 128, "STAGES": launch.stages, "CLEAN": True}
+    return build(logits_kernel, constants, types, num_warps=WARPS)
+
+
+def narrow_prefill() -> Any:
+    from dsa_exec.ops.sparse_mla_prefill.kernels.narrow import attend_narrow
+    from dsa_exec.ops.sparse_mla_prefill.launch import hopper_launch
+
+    launch = hopper_launch(16)
+    constants = {"HEADS": launch.heads, "BUFFERS": launch.buffers, "HAS_SINK": True}
+    constants |= {"COPY_REGISTERS": launch.copy_registers}
+    return build(attend_narrow, constants, {"out": "*bf16"}, num_warps=4, maxnreg=128)
+
+
+def wide_prefill() -> Any:
+    from dsa_exec.ops.sparse_mla_prefill.kernels.wide import attend_wide
+    from dsa_exec.ops.sparse_mla_prefill.launch import hopper_launch
+
+    launch = hopper_launch(128)
+    constants = {"HAS_SINK": True, "COPY_REGISTERS": launch.copy_registers, "REGISTERS": launch.registers}
+    return build(attend_wide, constants, {"out": "*bf16"}, num_warps=4, maxnreg=168)
+
+
+def decode(heads: int) -> Callable[[], Any]:
+    def built() -> Any:
+        from dsa_exec.ops.sparse_mla_decode.kernels.hopper import decode_kernel
+        from dsa_exec.ops.sparse_mla_decode.launch import roles_of
+
+        roles = roles_of(heads)
+        constants = {
+            "HEADS": heads,
+            "PRODUCERS": roles.producers,
+            "BUFFERS": roles.buffers,
+            "GATHER_REGISTERS": roles.gather_registers,
+            "PARTS": True,
+            "HAS_SINK": True,
+            "RAW": roles.raw,
+            "WIDE": roles.wide,
+            "BF16": False,
+            "BLOCKS": 1,
+        }
+        types = {"slot_count": "i32"}
+        return build(decode_kernel, constants, types, num_warps=roles.warps, maxnreg=roles.registers)
+
+    return built
+
+
+BUILDS = {
+    "topk, many rows": topk_of_many_rows,
+    "topk, few rows": topk_of_few_rows,
+    "mqa_logits": ragged_logits,
+    "paged_mqa_logits": paged_logits,
+    "sparse_mla_prefill, narrow": narrow_prefill,
+    "sparse_mla_prefill, wide": wide_prefill,
+    "sparse_mla_decode, 16 heads": decode(16),
+    "sparse_mla_decode, 32 heads": decode(32),
+    "sparse_mla_decode, 64 heads": decode(64),
+}
+
+
+def main() -> None:
+    """Print, as JSON, what each kernel takes of shared memory, or why it cannot be built."""
+    found: dict[str, int | str] = {}
+    for name, make in BUILDS.items():
+        try:
+            found[name] = make().metadata.shared
+        except Exception as error:  # reported, whatever the compiler says
+            found[name] = f"{type(error).__name__}: {error}"
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
