@@ -166,7 +166,7 @@ def test_kernels_refuse_in_words():
     cpu = Capabilities("cpu", "cpu", "2.13", None)
     assert backend_named("topk", "gluon").refuses(meta_call(2, 64), cpu) == "Triton is not installed"
     ampere = Capabilities("cuda", "sm80", "2.13", "3.6.0")
-    assert "arch=sm80" in str(backend_named("topk", "gluon").declines(meta_call(2, 64), ampere))
+    assert "sm80" in str(backend_named("topk", "gluon").declines(meta_call(2, 64), ampere))
     for name in ("triton", "gluon"):
         assert "2147483647 columns" in str(backend_named("topk", name).refuses(meta_call(1, 2**31 - 1), HOPPER))
 
