@@ -39,9 +39,7 @@ def test_a_field_that_is_none_is_an_error_with_those_that_are():
     """The part and the fields are named."""
     with (
         settings.override(kernel_launch="topk.gluon.wraps=8"),
-        pytest.raises(
-            LaunchError, match=r"gluon\.wraps' names no launch parameter; wanted one of warps, blocks"
-        ),
+        pytest.raises(LaunchError, match=r"gluon\.wraps' names no launch parameter; wanted one of warps, blocks"),
     ):
         chosen_launch("topk", "gluon", Launch())
 
