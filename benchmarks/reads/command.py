@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,10 +22,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What reading one boolean setting costs, ours beside others.")
     parser.add_argument("--quick", action="store_true", help="a fraction of the rounds, to see that everything runs")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
+    parser.add_argument("--local-names", action="store_true", help="read local variables, and subtract an empty loop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     asked = parser.parse_args()
-    record = measure(QUICK, QUICK_IMPORTS) if asked.quick else measure(FULL, FULL_IMPORTS)
+    effort, import_runs = (QUICK, QUICK_IMPORTS) if asked.quick else (FULL, FULL_IMPORTS)
+    record = measure(dataclasses.replace(effort, local_names=asked.local_names), import_runs)
     console = Console()
     show(record, console if console.is_terminal else Console(width=120))
     if asked.json is not None:

@@ -68,6 +68,7 @@ def measure(effort: Effort, import_runs: int) -> dict[str, Any]:
         **about_this_run(),
         "rounds": effort.rounds,
         "slice_us": effort.slice_us,
+        "local_names": effort.local_names,
         "import_runs": import_runs,
         "rows": [asdict(row) for row in (*rows, *absent)],
         "bars": bars_of({row.name: row.median_ns for row in rows if row.median_ns is not None}),

@@ -24,12 +24,16 @@ UNROLLED = 20
 class Effort:
     """How much is measured: rounds, and the time that one contender gets in each, in microseconds.
 
+    With `local_names` statements read local variables, and an empty loop is subtracted: the measure under which a plain
+    attribute looks cheapest, and every ratio largest.
+
     Many short slices bear other load on the machine better than few long ones: most of them run undisturbed, and the
     median is one of those.
     """
 
     rounds: int
     slice_us: int
+    local_names: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,21 @@ class Timed:
 Loop = Callable[[int], int]
 
 
-def loop_of(statement: str, names: Mapping[str, Any]) -> Loop:
+def loop_of(statement: str, names: Mapping[str, Any], *, local: bool = False) -> Loop:
     """A function that runs a statement `UNROLLED` times per turn and returns the nanoseconds that its turns took.
 
     The statement's names are globals, for every contender alike, as an imported `settings` is in the code that reads
     it; no call stands around it. What the loop costs stays in, a twentieth of a turn with every statement: an empty
     loop to subtract would be one of `pass`, which CPython runs as an instruction of its own.
+
+    Args:
+        statement: what to run.
+        names: what its names are.
+        local: make them local variables.
     """
+    parameters = "".join(f", {name}={name}" for name in names) if local else ""
     body = "\n".join(f"        {statement}" for _ in range(UNROLLED))
-    source = f"def loop(turns):\n    begin = clock()\n    for _ in range(turns):\n{body}\n"
+    source = f"def loop(turns{parameters}):\n    begin = clock()\n    for _ in range(turns):\n{body}\n"
     scope = {**names, "clock": perf_counter_ns}
     exec(compile(f"{source}    return clock() - begin\n", "<loop>", "exec"), scope)  # noqa: S102 - our own statements
     return scope["loop"]
@@ -64,19 +74,24 @@ def timed_in_turn(subjects: Mapping[str, Subject], effort: Effort) -> dict[str, 
         subjects: what to time, by name.
         effort: how long.
     """
-    loops = {name: loop_of(subject.statement, subject.names) for name, subject in subjects.items()}
+    local = effort.local_names
+    loops = {name: loop_of(subject.statement, subject.names, local=local) for name, subject in subjects.items()}
+    empty = loop_of("pass", {})
+    overheads: list[float] = []
     turns = {name: copy_context().run(_turns, loops[name], it, effort.slice_us) for name, it in subjects.items()}
     found: dict[str, list[float]] = {name: [] for name in subjects}
     order, shuffle = list(subjects), random.Random(0).shuffle  # noqa: S311 - an order, not a secret
     with _one_core(), _no_collection():
         for _ in range(effort.rounds):
             shuffle(order)
+            overheads.append(empty(2000) / 2000 / UNROLLED if local else 0.0)
             for name in order:
                 # In a context of its own: what one contender leaves behind there (torch a variable with each patch)
                 # would be carried by every other.
                 spent = copy_context().run(_slice, loops[name], subjects[name], turns[name])
                 found[name].append(spent / turns[name] / UNROLLED)
-    return {name: summary(samples) for name, samples in found.items()}
+    overhead = statistics.median(overheads)
+    return {name: summary([sample - overhead for sample in samples]) for name, samples in found.items()}
 
 
 def summary(samples: list[float]) -> Timed:

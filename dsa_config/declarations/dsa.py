@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
+from pydantic import field_validator
 from pydantic_settings import SettingsConfigDict
 
 from dsa_config.declarations.backends import backend_choices, backend_setting
@@ -12,7 +14,8 @@ from dsa_config.renames import Renamed
 from dsa_config.version import __version__
 
 INT32_MAX = 2**31 - 1
-LAUNCH_PATTERN = r"^([a-z_]+\.[a-z_]+\.[a-z_]+=[0-9]+[ ,]*)*$"
+
+_LAUNCH_PART = re.compile(r"[a-z_]+\.[a-z_]+\.[a-z_]+=[0-9]+")
 
 
 def _nsa(suffix: str) -> list[Renamed]:
@@ -112,7 +115,7 @@ class DSASettings(LiveSettings):
     step_metadata_backend: Annotated[str, backend_choices("step_metadata")] = backend_setting()
     """Which kernel works out the lengths and pages of the rows of a decode or speculative step."""
 
-    kernel_launch: str = setting("", pattern=LAUNCH_PATTERN)
+    kernel_launch: str = setting("")
     """Launch parameters for experiments, such as `topk.gluon.blocks=8`: op.backend.field=number, several of them apart
     by blanks or commas. Without it the measured choice holds."""
 
@@ -121,3 +124,11 @@ class DSASettings(LiveSettings):
 
     debug_log_decisions: bool = setting(False)
     """Log every choice of a backend, not only the first of its kind."""
+
+    @field_validator("kernel_launch")
+    @classmethod
+    def _names_fields(cls, text: str) -> str:
+        for part in text.replace(",", " ").split():
+            if not _LAUNCH_PART.fullmatch(part):
+                raise ValueError(f"{part!r} is not op.backend.field=number, such as topk.gluon.blocks=8")
+        return text

@@ -28,7 +28,7 @@ def chosen_launch(op: str, backend: str, launch: Launch) -> Launch:
         launch: a frozen dataclass of ints, as the rules of thumb chose it.
 
     Raises:
-        LaunchError: the setting names a field that the dataclass does not have, or cannot be read.
+        LaunchError: the setting names a field that the dataclass does not have.
     """
     text = settings.kernel_launch
     if not text:
@@ -46,10 +46,6 @@ def chosen_launch(op: str, backend: str, launch: Launch) -> Launch:
 @functools.lru_cache(maxsize=16)
 def _replacements(text: str) -> dict[tuple[str, str], dict[str, int]]:
     found: dict[tuple[str, str], dict[str, int]] = {}
-    for part in text.replace(",", " ").split():
-        match = _PART.fullmatch(part)
-        if match is None:
-            raise LaunchError(part, "op.backend.field=number, such as topk.gluon.blocks=8")
-        op, backend, field, number = match.groups()
+    for op, backend, field, number in _PART.findall(text):  # the setting has no other parts
         found.setdefault((op, backend), {})[field] = int(number)
     return found

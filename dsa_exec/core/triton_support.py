@@ -39,12 +39,9 @@ def declines_off_gpu(hw: Capabilities) -> str | None:
 
 def refuses_without_hopper(hw: Capabilities) -> str | None:
     """Why kernels in Gluon for Hopper's matrix units and copy engine cannot run on the device; None if they can."""
-    sentence = refuses_without_triton(hw)
-    if sentence is None and hw.device_type == "cpu":
-        return "Triton's interpreter does not run Gluon"
-    if sentence is None and hw.arch != "sm90":
+    if hw.arch != "sm90":
         return f"arch={hw.arch}: this kernel is written for sm90"
-    return sentence
+    return refuses_without_triton(hw)
 
 
 def declines_off_hopper(hw: Capabilities) -> str | None:

@@ -44,19 +44,11 @@ def test_a_field_that_is_none_is_an_error_with_those_that_are():
         chosen_launch("topk", "gluon", Launch())
 
 
-def test_parts_that_run_into_each_other_are_an_error():
-    """What the setting's form lets through and means nothing."""
-    with (
-        settings.override(kernel_launch="topk.gluon.warps=8topk.gluon.blocks=2"),
-        pytest.raises(LaunchError, match=r"op\.backend\.field=number"),
-    ):
-        chosen_launch("topk", "gluon", Launch())
-
-
-def test_another_form_is_refused_where_it_is_given():
-    """The setting validates its text."""
-    with pytest.raises(BadValue, match="kernel_launch"):
-        settings.override(kernel_launch="topk.warps=8")
+@pytest.mark.parametrize("text", ["topk.warps=8", "topk.gluon.warps=8topk.gluon.blocks=2", "topk.gluon.warps=-1"])
+def test_another_form_is_refused_where_it_is_given(text):
+    """The setting validates its text, and says in words what it takes."""
+    with pytest.raises(BadValue, match=r"is not op\.backend\.field=number, such as topk\.gluon\.blocks=8"):
+        settings.override(kernel_launch=text)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +56,6 @@ def test_another_form_is_refused_where_it_is_given():
     [
         (Capabilities("cuda", "sm90", "2.11", None), "Triton is not installed"),
         (Capabilities("cuda", "sm90", "2.11", "3.4.0"), "Triton 3.4.0 is installed"),
-        (Capabilities("xpu", "xpu", "2.11", "3.6.0"), "not written for xpu"),
     ],
 )
 def test_devices_are_refused_in_words(hw, words):
@@ -73,13 +64,20 @@ def test_devices_are_refused_in_words(hw, words):
     assert words in str(triton_support.refuses_without_hopper(hw))
 
 
+def test_other_accelerators_are_refused_by_name():
+    """Portable kernels know GPUs of CUDA and ROCm, those for Hopper one architecture."""
+    xpu = Capabilities("xpu", "xpu", "2.11", "3.6.0")
+    assert "not written for xpu" in str(triton_support.refuses_without_triton(xpu))
+    assert "arch=xpu" in str(triton_support.refuses_without_hopper(xpu))
+
+
 def test_the_interpreter_and_a_gpu_exclude_each_other(monkeypatch):
     """Interpreted kernels run on the CPU, compiled ones do not."""
     cpu = Capabilities("cpu", "cpu", "2.11", "3.6.0")
     monkeypatch.setattr(triton_support, "is_interpreted", lambda: True)
     assert triton_support.refuses_without_triton(cpu) is None
     assert "interpreted on the CPU" in str(triton_support.refuses_without_triton(H100))
-    assert "does not run Gluon" in str(triton_support.refuses_without_hopper(cpu))
+    assert "arch=cpu" in str(triton_support.refuses_without_hopper(cpu))
     monkeypatch.setattr(triton_support, "is_interpreted", lambda: False)
     assert "TRITON_INTERPRET=1" in str(triton_support.refuses_without_triton(cpu))
     assert triton_support.refuses_without_triton(H100) is None

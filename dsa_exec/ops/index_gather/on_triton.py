@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dsa_exec.caches.addresses import refuses_addresses
 from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.numerics import E4M3
@@ -15,12 +16,7 @@ from dsa_exec.ops.index_gather.launch import portable_launch
 
 
 def _refuses(call: Call, hw: Capabilities) -> str | None:
-    data = call.cache.data
-    if not data.is_contiguous():
-        return f"the cache's tensor has strides {list(data.stride())}, this kernel reads contiguous caches"
-    if call.cache.layout.format == "fp8" and data.data_ptr() % 4:
-        return f"the cache's tensor begins {data.data_ptr() % 4} bytes past a multiple of 4, where no f32 can be"
-    return refuses_gradients(call) or refuses_without_triton(hw)
+    return refuses_addresses(call.cache) or refuses_gradients(call) or refuses_without_triton(hw)
 
 
 def _declines(_: Call, hw: Capabilities) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dsa_exec.caches.addresses import refuses_addresses
 from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
@@ -12,12 +13,7 @@ from dsa_exec.ops.kv_store.launch import portable_launch
 
 
 def _refuses(call: Call, hw: Capabilities) -> str | None:
-    data = call.cache.data
-    if not data.is_contiguous():
-        return f"the cache's tensor has strides {list(data.stride())}, this kernel writes contiguous caches in place"
-    if call.cache.layout.format == "fp8" and data.data_ptr() % 4:
-        return f"the cache's tensor begins {data.data_ptr() % 4} bytes past a multiple of 4, where no f32 can be"
-    return refuses_gradients(call) or refuses_without_triton(hw)
+    return refuses_addresses(call.cache) or refuses_gradients(call) or refuses_without_triton(hw)
 
 
 def _declines(_: Call, hw: Capabilities) -> str | None:

@@ -14,6 +14,7 @@ from triton.experimental.gluon import language as gl
 
 from dsa_exec.ops.topk import Call
 from dsa_exec.ops.topk.kernels import slots
+from dsa_exec.ops.topk.kernels.arguments import row_arguments
 from dsa_exec.ops.topk.kernels.cluster_digits import count_digits, find_digit
 from dsa_exec.ops.topk.kernels.cluster_memory import (
     AWAIT_CLUSTER,
@@ -237,28 +238,12 @@ def _layouts(launch: ClusterLaunch) -> tuple[gl.constexpr, gl.constexpr]:
 
 def launch_cluster(call: Call, picked: torch.Tensor, launch: ClusterLaunch) -> None:
     """Fill `picked`, int32 [t, k], with what the call wants; one cluster a row."""
-    rows, width = call.logits.shape
-    slot_map = call.slot_map
-    unused = call.lengths
+    by_place, used = row_arguments(call, picked)
     cells, threads = _layouts(launch)
     with torch.cuda.device_of(call.logits):
-        _select_row[(rows,)](
-            call.logits,
-            call.lengths,
-            unused if call.row_starts is None else call.row_starts,
-            picked,
-            unused if slot_map is None else slot_map.page_table,
-            unused if slot_map is None else slot_map.request_of_row,
-            call.logits.stride(0),
-            0 if slot_map is None else slot_map.page_table.stride(0),
-            width,
-            call.k,
-            0 if slot_map is None else slot_map.page_table.shape[0],
-            0 if slot_map is None else slot_map.page_table.shape[1],
-            1 if slot_map is None else slot_map.page_tokens,
-            0 if slot_map is None else slot_map.slot_count,
-            WINDOWS=call.row_starts is not None,
-            TO_SLOTS=slot_map is not None,
+        _select_row[(call.logits.shape[0],)](
+            *by_place,
+            **used,
             OVERLAP=bool(launch.overlap),
             COLUMNS=launch.columns,
             BLOCKS=launch.blocks,

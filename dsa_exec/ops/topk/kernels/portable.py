@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from dsa_exec.ops.topk import Call
+from dsa_exec.ops.topk.kernels.arguments import row_arguments
 from dsa_exec.ops.topk.kernels.slots import pages_of_row, slots_of
 from dsa_exec.ops.topk.launch import PortableLaunch
 
@@ -143,27 +144,11 @@ def _select_row(
 
 def launch_portable(call: Call, picked: torch.Tensor, launch: PortableLaunch) -> None:
     """Fill `picked`, int32 [t, k], with what the call wants; the grid is one program a row."""
-    rows, width = call.logits.shape
-    slot_map = call.slot_map
-    unused = call.lengths
+    by_place, used = row_arguments(call, picked)
     with torch.cuda.device_of(call.logits):
-        _select_row[(rows,)](
-            call.logits,
-            call.lengths,
-            unused if call.row_starts is None else call.row_starts,
-            picked,
-            unused if slot_map is None else slot_map.page_table,
-            unused if slot_map is None else slot_map.request_of_row,
-            call.logits.stride(0),
-            0 if slot_map is None else slot_map.page_table.stride(0),
-            width,
-            call.k,
-            0 if slot_map is None else slot_map.page_table.shape[0],
-            0 if slot_map is None else slot_map.page_table.shape[1],
-            1 if slot_map is None else slot_map.page_tokens,
-            0 if slot_map is None else slot_map.slot_count,
-            WINDOWS=call.row_starts is not None,
-            TO_SLOTS=slot_map is not None,
+        _select_row[(call.logits.shape[0],)](
+            *by_place,
+            **used,
             BITS=launch.digit_bits,
             BLOCK=launch.block,
             num_warps=launch.warps,
