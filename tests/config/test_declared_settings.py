@@ -90,3 +90,15 @@ def test_a_fraction_is_a_finite_float(monkeypatch):
     assert type(settings.mqa_logits_free_mem_fraction) is float
     with pytest.raises(BadValue, match="finite"):
         settings.set(mqa_logits_free_mem_fraction=math.nan)
+
+
+def test_launch_parameters_are_checked_in_words():
+    """Launch parameters are any number of op.backend.field=number, and the first that is not is named."""
+    good = "topk.gluon.blocks=8, mqa_logits.triton.warps=4"
+    with settings.override(kernel_launch=good):
+        assert settings.kernel_launch == good
+    with (
+        pytest.raises(BadValue, match=r"'topk\.blocks=8' is not op\.backend\.field=number"),
+        settings.override(kernel_launch="topk.gluon.blocks=8 topk.blocks=8"),
+    ):
+        pass
