@@ -14,7 +14,8 @@ from benchmarks.ops.timing import Clock, Timed
 from benchmarks.ops.work import Bar, Work
 from dsa_exec import record_calls
 from dsa_exec.cli.bench_record import BenchRecord, Figure, Row
-from dsa_exec.core.hardware import capabilities, vendor_versions
+from dsa_exec.core.hardware import capabilities
+from dsa_exec.core.vendors import installed_distributions
 
 OURS = "ours"
 INPUT_BYTES = 6 * 2**30
@@ -50,7 +51,7 @@ def measure(chosen: list[Work], calls: int, vendor: str | None, tell: Callable[[
         arch=hw.arch,
         torch=hw.torch_version,
         triton=hw.triton_version,
-        vendors=vendor_versions(),
+        vendors=installed_distributions(),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         calls=calls,
         rows=rows,

@@ -5,12 +5,15 @@ Both are frozen, so that tests build them by hand. torch is imported inside the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib.metadata
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dsa_exec.core.host_memory import host_memory
+from dsa_exec.core.vendors import InstalledVendors, Library, Missing, installed_version
 
 if TYPE_CHECKING:
     import torch
@@ -25,12 +28,34 @@ class Capabilities:
         arch: sm90, gfx942, ...; the device type where there is no finer name.
         torch_version: the running torch.
         triton_version: the installed triton, or None.
+        is_hip: torch's `cuda` is ROCm here.
+        multiprocessors: streaming multiprocessors (compute units on ROCm); 0 where torch does not say.
+        vendors: vendor libraries by module name, each looked for when it is asked for (`core/vendors.py`).
     """
 
     device_type: str
     arch: str
     torch_version: str
     triton_version: str | None
+    is_hip: bool = False
+    multiprocessors: int = 0
+    vendors: Mapping[str, Library | Missing] = field(default_factory=InstalledVendors, compare=False, repr=False)
+
+    def refuses_without(self, library: str) -> str | None:
+        """Why a backend of a vendor's library cannot run; None if the library is there."""
+        found = self.vendors[library]
+        return found.reason if isinstance(found, Missing) else None
+
+    def library(self, name: str) -> Library:
+        """A vendor's library, for a backend that does not refuse.
+
+        Raises:
+            ModuleNotFoundError: it is not there.
+        """
+        found = self.vendors[name]
+        if isinstance(found, Missing):
+            raise ModuleNotFoundError(found.reason, name=name)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +78,37 @@ class MemoryReading:
         return self.free_bytes + self.reusable_bytes
 
 
+_assumed: ContextVar[Capabilities | None] = ContextVar("dsa_exec_assumed_capabilities", default=None)
+
+
 def capabilities(device: torch.device) -> Capabilities:
-    """The facts about a device, asked of it once."""
-    return _capabilities(device.type, device.index)
+    """The facts about a device, asked of it once; within `assumed`, those that are assumed."""
+    return _assumed.get() or _capabilities(device.type, device.index)
+
+
+@contextlib.contextmanager
+def assumed(hw: Capabilities) -> Iterator[Capabilities]:
+    """Act in this context as if every device were this one: to ask what would be chosen there, and for tests."""
+    token = _assumed.set(hw)
+    try:
+        yield hw
+    finally:
+        _assumed.reset(token)
 
 
 @functools.cache
 def _capabilities(device_type: str, index: int | None) -> Capabilities:
     import torch
 
-    arch = device_type
-    if device_type == "cuda":
-        properties = torch.cuda.get_device_properties(index)
-        arch = getattr(properties, "gcnArchName", "").split(":")[0]
-        if torch.version.hip is None or not arch:
-            arch = f"sm{properties.major}{properties.minor}"
-    return Capabilities(device_type, arch, torch.__version__, _version("triton"))
+    versions = torch.__version__, installed_version("triton")
+    if device_type != "cuda":
+        return Capabilities(device_type, device_type, *versions)
+    properties = torch.cuda.get_device_properties(index)
+    is_hip = torch.version.hip is not None
+    arch = getattr(properties, "gcnArchName", "").split(":")[0]
+    if not is_hip or not arch:
+        arch = f"sm{properties.major}{properties.minor}"
+    return Capabilities(device_type, arch, *versions, is_hip=is_hip, multiprocessors=properties.multi_processor_count)
 
 
 def memory_reading(device: torch.device) -> MemoryReading:
@@ -103,19 +143,3 @@ def is_capturing(device: torch.device) -> bool:
     import torch
 
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
-_VENDORS = ("sgl-deep-gemm", "tokenspeed-deepgemm", "sgl-flash-mla", "tokenspeed-flashmla", "amd-aiter")
-
-
-def vendor_versions() -> dict[str, str]:
-    """The vendor kernel packages that are installed, each with its version."""
-    found = {distribution: _version(distribution) for distribution in _VENDORS}
-    return {distribution: version for distribution, version in found.items() if version is not None}
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

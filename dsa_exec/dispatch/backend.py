@@ -23,7 +23,11 @@ class Backend:
     """One implementation of an op. Each `on_<name>.py` has one, as `BACKEND`.
 
     The file is imported to list backends, also where the backend cannot run: it imports no vendor library at its top,
-    but in `run`, and `refuses` says that it is missing.
+    but asks `capabilities(device).library(...)` for it in `run`, and `refuses` says that it is missing.
+
+    `refuses`, `declines` and `adapts` are asked once for all calls of the same signature (`signature.py`): they may
+    look at everything about the call but the numbers in its tensors, at addresses modulo 16, at whether gradients are
+    on, and at the settings that `reads` names.
 
     Attributes:
         name: the file's name without `on_`.
@@ -32,6 +36,8 @@ class Backend:
         declines: the same, asked by `auto` alone and first: None, or why another backend is the better choice for a
             call that this one could run. Whoever names the backend gets it.
         rank: `auto` tries backends in this order, lowest first; the specification, torch, comes last.
+        adapts: None, or what the backend changes about the call to be able to run it: "16 heads padded to 64".
+        reads: settings that `refuses`, `declines` or `adapts` read.
     """
 
     name: str
@@ -39,3 +45,5 @@ class Backend:
     refuses: Callable[[Any, Capabilities], str | None] = refuses_nothing
     declines: Callable[[Any, Capabilities], str | None] = refuses_nothing
     rank: int = 50
+    adapts: Callable[[Any, Capabilities], str | None] = refuses_nothing
+    reads: tuple[str, ...] = ()

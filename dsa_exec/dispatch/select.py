@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,13 +12,17 @@ import torch
 from dsa_config import settings
 from dsa_config.declarations.backends import AUTO
 from dsa_exec.core.errors import UnsupportedCall
-from dsa_exec.core.hardware import capabilities
+from dsa_exec.core.hardware import Capabilities, capabilities
 from dsa_exec.dispatch import trace
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.dispatch.registry import backend, backends
+from dsa_exec.dispatch.signature import signature_of, values_in
 
 _log = logging.getLogger("dsa_exec.dispatch")
 _said: set[tuple[str, str, tuple[tuple[str, str], ...]]] = set()
+
+MOST_REMEMBERED = 1024
+"""Decisions that are kept for an op; prefill has a signature for every number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class Decision:
         backend: the backend that was chosen.
         refusals: the backends that `auto` would rather have had, each with its refusal in words.
         declined: the backends before it that could have run the call, each with the reason why `auto` passed on.
+        adapted: what the backend changes about the call to be able to run it, or None.
     """
 
     op: str
@@ -37,10 +43,15 @@ class Decision:
     backend: Backend
     refusals: tuple[tuple[str, str], ...] = ()
     declined: tuple[tuple[str, str], ...] = ()
+    adapted: str | None = None
 
     @property
     def why(self) -> str:
         """The reason, in words."""
+        return f"{self._reason}; {self.adapted}" if self.adapted else self._reason
+
+    @property
+    def _reason(self) -> str:
         if self.choice != AUTO:
             return f"{self.op}_backend names it"
         passed = [f"{name} refuses: {sentence}" for name, sentence in self.refusals]
@@ -53,6 +64,8 @@ class Decision:
 def decide(op: str, call: Any, device: torch.device) -> Decision:
     """Choose the backend for a call, by the op's setting as of now.
 
+    Calls of one signature under the same settings are decided once.
+
     Args:
         op: the op.
         call: its Call.
@@ -61,22 +74,37 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
     Raises:
         UnsupportedCall: the named backend refuses the call, or all do.
     """
-    choice = getattr(settings, f"{op}_backend")
+    memory = _memory(op)
+    choice = getattr(settings, memory.setting)
     hw = capabilities(device)
-    candidates = backends(op).values() if choice == AUTO else (backend(op, choice),)
-    refusals: list[tuple[str, str]] = []
-    declined: list[tuple[str, str]] = []
-    for candidate in candidates:
-        if choice == AUTO and (sentence := candidate.declines(call, hw)) is not None:
-            declined.append((candidate.name, sentence))
-            continue
-        sentence = candidate.refuses(call, hw)
-        if sentence is None:
-            decision = Decision(op, choice, candidate, tuple(refusals), tuple(declined))
-            _report(decision)
-            return decision
-        refusals.append((candidate.name, sentence))
-    raise UnsupportedCall(op, choice, [*refusals, *declined])
+    try:
+        # Traced through the specification, or under a transform of torch.func, tensors have no address.
+        signature = None if torch.compiler.is_compiling() else signature_of(call)
+    except RuntimeError:
+        signature = None
+    if signature is None:
+        decision = _weighed(op, choice, call, hw)
+    else:
+        read = tuple(getattr(settings, name) for name in memory.reads) if memory.reads else None
+        key = (choice, read, id(hw), signature)
+        last = memory.last
+        # Layers of a model have one signature: comparing it with the last one's is cheaper than its hash.
+        decision = last.decision if key == last.key else _remembered(memory, key, op, choice, call, hw)
+    trace.note_decision(decision)
+    if settings.debug_log_decisions:
+        _log.info("%s runs on %s (%s)", decision.op, decision.backend.name, decision.why)
+    elif decision.refusals:
+        _say_once(decision)
+    return decision
+
+
+def weigh(op: str, call: Any, hw: Capabilities) -> Decision:
+    """Choose the backend for a call on some hardware, without a word to logs or traces: what would be, not what is.
+
+    Raises:
+        UnsupportedCall: the named backend refuses the call, or all do.
+    """
+    return _weighed(op, getattr(settings, f"{op}_backend"), call, hw)
 
 
 def run(op: str, call: Any, device: torch.device) -> Any:
@@ -88,12 +116,71 @@ def run(op: str, call: Any, device: torch.device) -> Any:
         return backend.run(call)
 
 
-def _report(decision: Decision) -> None:
-    trace.note_decision(decision)
-    if settings.debug_log_decisions:
-        _log.info("%s runs on %s (%s)", decision.op, decision.backend.name, decision.why)
-    elif decision.refusals:
-        key = (decision.op, decision.backend.name, decision.refusals)
-        if key not in _said:
-            _said.add(key)
-            _log.warning("%s falls back to %s (%s)", decision.op, decision.backend.name, decision.why)
+def forget_decisions() -> None:
+    """Decide every call anew: for tests that change what backends there are."""
+    _memory.cache_clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """A decision, its key, and the values that stand in the key by identity: no others have their ids meanwhile."""
+
+    key: tuple[Any, ...]
+    decision: Any
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is kept of an op's decisions.
+
+    Attributes:
+        setting: the setting that names its backend.
+        reads: settings that its backends read when they refuse.
+        last: the last decision.
+        decisions: by key.
+    """
+
+    setting: str
+    reads: tuple[str, ...]
+    last: _Remembered = _Remembered((), None)
+    decisions: dict[tuple[Any, ...], _Remembered] = field(default_factory=dict)
+
+
+@functools.cache
+def _memory(op: str) -> _Memory:
+    return _Memory(f"{op}_backend", tuple(sorted({name for it in backends(op).values() for name in it.reads})))
+
+
+def _remembered(memory: _Memory, key: tuple[Any, ...], op: str, choice: str, call: Any, hw: Capabilities) -> Decision:
+    found = memory.decisions.get(key)
+    if found is None:
+        found = _Remembered(key, _weighed(op, choice, call, hw), (hw, *values_in(call)))
+        if len(memory.decisions) >= MOST_REMEMBERED:
+            memory.decisions.clear()
+        memory.decisions[key] = found
+    memory.last = found
+    decision: Decision = found.decision
+    return decision
+
+
+def _weighed(op: str, choice: str, call: Any, hw: Capabilities) -> Decision:
+    candidates = backends(op).values() if choice == AUTO else (backend(op, choice),)
+    refusals: list[tuple[str, str]] = []
+    declined: list[tuple[str, str]] = []
+    for candidate in candidates:
+        if choice == AUTO and (sentence := candidate.declines(call, hw)) is not None:
+            declined.append((candidate.name, sentence))
+            continue
+        sentence = candidate.refuses(call, hw)
+        if sentence is None:
+            return Decision(op, choice, candidate, tuple(refusals), tuple(declined), candidate.adapts(call, hw))
+        refusals.append((candidate.name, sentence))
+    raise UnsupportedCall(op, choice, [*refusals, *declined])
+
+
+def _say_once(decision: Decision) -> None:
+    key = (decision.op, decision.backend.name, decision.refusals)
+    if key not in _said:
+        _said.add(key)
+        _log.warning("%s falls back to %s (%s)", decision.op, decision.backend.name, decision.why)

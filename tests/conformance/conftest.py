@@ -11,7 +11,8 @@ import pytest
 import torch
 from conformance_suite import DEVICE, poison
 
-from dsa_exec.core.hardware import capabilities, vendor_versions
+from dsa_exec.core.hardware import capabilities
+from dsa_exec.core.vendors import installed_distributions
 
 _outcomes: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
 
@@ -63,7 +64,7 @@ def pytest_sessionfinish(session):
         "arch": hw.arch,
         "torch": hw.torch_version,
         "triton": hw.triton_version,
-        "vendors": vendor_versions(),
+        "vendors": installed_distributions(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "backends": [
             {

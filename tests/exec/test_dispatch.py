@@ -39,7 +39,9 @@ def picky(monkeypatch):
     monkeypatch.setattr(select, "backend", lambda op, name: select.backends(op)[name])
     monkeypatch.setattr("dsa_config.declarations.backends.backend_names", lambda op: ("picky", "torch"))
     monkeypatch.setattr(select, "_said", set())
-    return backend
+    select.forget_decisions()
+    yield backend
+    select.forget_decisions()
 
 
 def two_rows() -> torch.Tensor:

@@ -43,7 +43,9 @@ def test_fp8_gives_the_tokens_of_the_fake_quantised_oracle(model, seed):
     agreed = agreement(oracle, ours(model, prompt(seed)))
     assert agreed.first_divergence is None
     assert agreed.selected_in_common > 0.999
-    assert agreed.largest_logit_difference < 1e-2
+    # Processors sum f32 in orders of their own. Where that swaps two positions of nearly the same score, the logits of
+    # that row differ by what one position of many is worth; quantising without the oracle's rounding costs 0.5.
+    assert agreed.largest_logit_difference < (1e-2 if agreed.selected_in_common == 1.0 else 1e-1)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -77,8 +77,8 @@ class Call:
     head_weights: torch.Tensor
     keys: GatheredKeys | PagedKeys
     k: int
-    budget_bytes: int
     fuse_topk: bool
+    budget_bytes: int = field(compare=False)  # another one at every call, and no reason to choose another backend
 
     @property
     def width(self) -> int:
@@ -122,7 +122,7 @@ def index_select(
     if memory is not None:
         args.kind(memory, "memory", MemoryReading)
     budget = _budget(q.device, memory)
-    call = Call(q, head_weights, keys, k, budget.bytes, settings.fuse_topk)
+    call = Call(q, head_weights, keys, k, settings.fuse_topk, budget.bytes)
     with torch.no_grad():
         indices, chunks = run("index_select", call, q.device)
     row_bytes = call.width * LOGIT_BYTES

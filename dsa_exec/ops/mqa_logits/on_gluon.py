@@ -41,8 +41,8 @@ def _refuses_addresses(call: Call) -> str | None:
     if call.keys.stride(0) < CHANNELS or call.keys.stride(0) % COPY_BYTES:
         return f"keys have rows {call.keys.stride(0)} bytes apart, the copy engine takes multiples of {COPY_BYTES}"
     for name, tensor in (("q", call.q), ("keys", call.keys)):
-        if tensor.data_ptr() % COPY_BYTES:
-            return f"{name} begins at {tensor.data_ptr():#x}, the copy engine takes multiples of {COPY_BYTES}"
+        if past := tensor.data_ptr() % COPY_BYTES:
+            return f"{name} begins {past} bytes past a multiple of {COPY_BYTES}, the copy engine takes multiples"
     return None
 
 
