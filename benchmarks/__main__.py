@@ -1,8 +1,8 @@
-"""`python -m benchmarks ops`: the ops on a GPU, checked and timed, beside the vendors'."""
+"""`python -m benchmarks COMMAND`: benchmarks that check before they time."""
 
 import sys
 
-from benchmarks.ops.command import main
+from benchmarks.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

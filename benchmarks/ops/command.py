@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
+from benchmarks.counts import count
 from benchmarks.ops.measure import measure, works
 from benchmarks.ops.picture import draw
 from benchmarks.ops.table import HEAD, line, page
 from dsa_exec.cli.bench_record import BenchRecord
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; 0 all right, 1 something is wrong or a bar is missed under --check, 2 it cannot be done."""
-    options = _parser().parse_args(arguments)
+def _run(options: argparse.Namespace) -> int:
     try:
         record = _record(options)
         if options.json is not None:
@@ -49,22 +48,15 @@ def _record(options: argparse.Namespace) -> BenchRecord:
     return measure(chosen, options.calls, options.against, lambda row: print(line(row), flush=True))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def add_command(commands: Any) -> None:
+    """Add the command to the others."""
     ops = commands.add_parser("ops", help="check the ops on a GPU, time them, and compare them with the vendors'")
     ops.add_argument("--op", action="append", help="only this op; may be given several times")
     ops.add_argument("--against", metavar="VENDOR", help="only vendors whose name contains this")
-    ops.add_argument("--calls", type=_count, default=20, help="timed calls of each (20)")
+    ops.add_argument("--calls", type=count, default=20, help="timed calls of each (20)")
     ops.add_argument("--json", type=Path, metavar="FILE", help="write the record")
     ops.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     ops.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (needs matplotlib)")
     ops.add_argument("--read", type=Path, metavar="FILE", help="show a record in the place of measuring")
     ops.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r}; wanted a number of at least 2")
-    return int(text)
+    ops.set_defaults(run=_run)

@@ -83,7 +83,7 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
     except RuntimeError:
         signature = None
     if signature is None:
-        decision = _weighed(op, choice, call, hw)
+        decision = _say_once(_weighed(op, choice, call, hw))
     else:
         read = tuple(getattr(settings, name) for name in memory.reads) if memory.reads else None
         key = (choice, read, id(hw), signature)
@@ -93,8 +93,6 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
     trace.note_decision(decision)
     if settings.debug_log_decisions:
         _log.info("%s runs on %s (%s)", decision.op, decision.backend.name, decision.why)
-    elif decision.refusals:
-        _say_once(decision)
     return decision
 
 
@@ -155,7 +153,7 @@ def _memory(op: str) -> _Memory:
 def _remembered(memory: _Memory, key: tuple[Any, ...], op: str, choice: str, call: Any, hw: Capabilities) -> Decision:
     found = memory.decisions.get(key)
     if found is None:
-        found = _Remembered(key, _weighed(op, choice, call, hw), (hw, *values_in(call)))
+        found = _Remembered(key, _say_once(_weighed(op, choice, call, hw)), (hw, *values_in(call)))
         if len(memory.decisions) >= MOST_REMEMBERED:
             memory.decisions.clear()
         memory.decisions[key] = found
@@ -179,8 +177,10 @@ def _weighed(op: str, choice: str, call: Any, hw: Capabilities) -> Decision:
     raise UnsupportedCall(op, choice, [*refusals, *declined])
 
 
-def _say_once(decision: Decision) -> None:
+def _say_once(decision: Decision) -> Decision:
+    """Warn of a fall-back, but not where every decision is logged, or where the same was said before."""
     key = (decision.op, decision.backend.name, decision.refusals)
-    if key not in _said:
+    if decision.refusals and key not in _said and not settings.debug_log_decisions:
         _said.add(key)
         _log.warning("%s falls back to %s (%s)", decision.op, decision.backend.name, decision.why)
+    return decision

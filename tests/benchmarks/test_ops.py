@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from benchmarks.ops.command import main
+from benchmarks.command import main
 from benchmarks.ops.measure import works
 from benchmarks.ops.table import page
 from dsa_exec.cli.bench_record import BenchRecord, Figure, Row

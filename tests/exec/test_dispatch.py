@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,18 @@ import torch
 
 import dsa_exec
 from dsa_config import BadValue, settings
-from dsa_exec import record_calls, topk
+from dsa_exec import IndexKCache, index_store, mqa_logits, record_calls, topk
 from dsa_exec.core.errors import UnsupportedCall
-from dsa_exec.core.hardware import Capabilities, capabilities
+from dsa_exec.core.hardware import Capabilities, assumed, capabilities
 from dsa_exec.dispatch import registry, select
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.dispatch.registry import backends, op_names
+from dsa_exec.layouts.index_k import IndexKLayout
 
 LOGITS = torch.tensor([[1.0, 3.0, 2.0]])
 LENGTHS = torch.tensor([3], dtype=torch.int32)
+WINDOWS = torch.zeros(2, dtype=torch.int32), torch.full((2,), 3, dtype=torch.int32)
+MQA = torch.ones(2, 4, 8), torch.ones(3, 8), None, torch.ones(2, 4), *WINDOWS
 
 
 @pytest.fixture
@@ -208,3 +212,113 @@ def test_a_trace_keeps_the_first_reason():
             topk(LOGITS, LENGTHS, 2)
     ((decision, count),) = trace.decisions.values()
     assert (decision.choice, count) == ("auto", 3)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts how often a backend is asked whether it refuses; it reads a setting for that."""
+    asked = []
+
+    def refuses(call, hw: Capabilities) -> str | None:
+        asked.append((call.logits.shape, hw.arch))
+        return "use_aiter is off" if not settings.use_aiter else None
+
+    def adapts(call, hw: Capabilities) -> str:
+        return f"{call.logits.shape[1]} columns padded to 64"
+
+    backend = Backend("picky", backends("topk")["torch"].run, refuses, rank=1, adapts=adapts, reads=("use_aiter",))
+    monkeypatch.setattr(select, "backends", lambda op: {"picky": backend, **registry.backends(op)})
+    monkeypatch.setattr(select, "backend", lambda op, name: select.backends(op)[name])
+    monkeypatch.setattr("dsa_config.declarations.backends.backend_names", lambda op: ("picky", "torch"))
+    select.forget_decisions()
+    yield asked
+    select.forget_decisions()
+
+
+def backend_of(*args, **kwargs) -> str:
+    with record_calls() as trace:
+        topk(*args, **kwargs)
+    ((_, name),) = trace.decisions
+    return name
+
+
+def test_calls_alike_are_decided_once(counted):
+    """The second layer's call asks no backend; another shape is another call, and each is remembered."""
+    for _ in range(3):
+        topk(LOGITS, LENGTHS, 2)
+        two_rows()
+        topk(LOGITS + 1, LENGTHS, 2)
+    assert len(counted) == 2
+
+
+def test_a_setting_that_is_read_in_refusing_takes_effect_at_once(counted):
+    """An override changes the decision for a call that was decided already, and so does its end."""
+    assert backend_of(LOGITS, LENGTHS, 2) == "torch"
+    with settings.override(use_aiter=True):
+        assert backend_of(LOGITS, LENGTHS, 2) == "picky"
+        with settings.override(topk_backend="torch"):
+            assert backend_of(LOGITS, LENGTHS, 2) == "torch"
+        assert backend_of(LOGITS, LENGTHS, 2) == "picky"
+    assert backend_of(LOGITS, LENGTHS, 2) == "torch"
+    assert len(counted) == 2
+
+
+def test_other_hardware_is_decided_anew(counted):
+    """Within `assumed`, other capabilities; outside, those of the device again."""
+    topk(LOGITS, LENGTHS, 2)
+    with assumed(Capabilities("cuda", "sm100", "2.11", "3.6")), settings.override(topk_backend="torch"):
+        assert capabilities(torch.device("cpu")).arch == "sm100"
+        topk(LOGITS, LENGTHS, 2)
+    with assumed(Capabilities("cuda", "gfx942", "2.11", "3.6")), settings.override(use_aiter=True):
+        topk(LOGITS, LENGTHS, 2)
+    topk(LOGITS, LENGTHS, 2)
+    assert [arch for _, arch in counted] == ["cpu", "gfx942"]
+
+
+def test_a_decision_says_what_the_backend_changes_about_the_call(counted):
+    """Padding is visible in the reason."""
+    with record_calls() as trace, settings.override(use_aiter=True):
+        topk(LOGITS, LENGTHS, 2)
+    ((decision, _),) = trace.decisions.values()
+    assert decision.why == "auto: the first choice here; 3 columns padded to 64"
+
+
+def test_no_more_decisions_are_kept_than_there_is_room_for(counted, monkeypatch):
+    """Prefill has a shape for every number of tokens: what is kept does not grow without end."""
+    monkeypatch.setattr(select, "MOST_REMEMBERED", 4)
+    for columns in range(3, 13):
+        topk(torch.zeros(1, columns), LENGTHS, 2)
+    assert len(select._memory("topk").decisions) <= 4
+    assert len(counted) == 10
+
+
+def test_a_layout_of_a_dead_cache_is_not_taken_for_another(monkeypatch):
+    """Layouts stand in a key by identity, so that what is kept keeps them alive."""
+    select.forget_decisions()
+    for rounds in range(50):
+        cache = IndexKCache(
+            torch.zeros(2, 8448 if rounds % 2 else 2112, dtype=torch.uint8),
+            IndexKLayout("fp8", 64 if rounds % 2 else 16),
+        )
+        index_store(cache, torch.zeros(1, 128), torch.zeros(1, dtype=torch.int64))
+    kept = select._memory("index_store").decisions.values()
+    assert len({id(value) for it in kept for value in it.values if isinstance(value, IndexKLayout)}) == len(kept)
+
+
+def test_decisions_from_many_threads_are_those_of_their_calls(counted):
+    """Threads that call with shapes of their own never get each other's decision."""
+
+    def work(number: int) -> set[str]:
+        logits = torch.zeros(1, 3 + number)
+        with settings.override(topk_backend="torch" if number % 2 else "auto", use_aiter=True):
+            return {backend_of(logits, LENGTHS, 2) for _ in range(200)}
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(work, range(8)))
+    assert found == [{"torch"} if number % 2 else {"picky"} for number in range(8)]
+
+
+def test_transforms_of_torch_func_are_decided_each_time():
+    """Under a transform tensors have no address, and there is no signature to remember."""
+    slope = torch.func.grad(lambda it: mqa_logits(it, *MQA[1:]).sum())(MQA[0])
+    torch.testing.assert_close(slope, torch.full_like(MQA[0], 3.0))
