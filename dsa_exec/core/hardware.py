@@ -83,7 +83,7 @@ _assumed: ContextVar[Capabilities | None] = ContextVar("dsa_exec_assumed_capabil
 
 def capabilities(device: torch.device) -> Capabilities:
     """The facts about a device, asked of it once; within `assumed`, those that are assumed."""
-    return _assumed.get() or _capabilities(device.type, device.index)
+    return _assumed.get() or _capabilities(device)
 
 
 @contextlib.contextmanager
@@ -97,18 +97,18 @@ def assumed(hw: Capabilities) -> Iterator[Capabilities]:
 
 
 @functools.cache
-def _capabilities(device_type: str, index: int | None) -> Capabilities:
+def _capabilities(device: torch.device) -> Capabilities:
     import torch
 
     versions = torch.__version__, installed_version("triton")
-    if device_type != "cuda":
-        return Capabilities(device_type, device_type, *versions)
-    properties = torch.cuda.get_device_properties(index)
+    if device.type != "cuda":
+        return Capabilities(device.type, device.type, *versions)
+    properties = torch.cuda.get_device_properties(device)
     is_hip = torch.version.hip is not None
     arch = getattr(properties, "gcnArchName", "").split(":")[0]
     if not is_hip or not arch:
         arch = f"sm{properties.major}{properties.minor}"
-    return Capabilities(device_type, arch, *versions, is_hip=is_hip, multiprocessors=properties.multi_processor_count)
+    return Capabilities(device.type, arch, *versions, is_hip=is_hip, multiprocessors=properties.multi_processor_count)
 
 
 def memory_reading(device: torch.device) -> MemoryReading:
