@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -27,7 +28,8 @@ class Arguments:
     def __init__(self, op: str) -> None:
         self.op = op
         self.sizes: dict[str, int] = {}
-        self._device: tuple[torch.device, str] | None = None
+        self._device: torch.device | None = None
+        self._named = ""
 
     def tensor(
         self,
@@ -50,17 +52,23 @@ class Arguments:
         Raises:
             DtypeError, ShapeError, StrideError, DeviceError: it is not as described.
         """
-        wanted = (dtype,) if isinstance(dtype, torch.dtype) else tuple(dtype)
+        wanted = (dtype,) if isinstance(dtype, torch.dtype) else dtype
         if not isinstance(value, torch.Tensor):
             raise DtypeError(self.op, name, f"is {type(value).__name__}", f"a tensor of {_names(wanted)}")
         if value.dtype not in wanted:
             raise DtypeError(self.op, name, f"is {_name(value.dtype)}", _names(wanted))
-        self._shape(value, name, dims)
-        if not any_stride and value.ndim and value.shape[-1] > 1 and value.stride(-1) != 1:
+        shape, dimensions = value.shape, _dimensions(dims)
+        if len(shape) != len(dimensions):
+            raise ShapeError(self.op, name, f"has shape {list(shape)}", f"[{', '.join(dims.split())}]")
+        for (dim, number), size in zip(dimensions, shape, strict=True):
+            expected = self.sizes.setdefault(dim, size) if number is None else number
+            if size != expected:
+                self._refuse_shape(value, name, dims)
+        if shape and shape[-1] > 1 and not any_stride and value.stride(-1) != 1:
             came = f"has strides {list(value.stride())}"
             raise StrideError(self.op, name, came, "a last dimension with stride 1 (call .contiguous())")
         self.device(value, name)
-        return tuple(value.shape)
+        return shape
 
     def device(self, value: torch.Tensor, name: str) -> None:
         """Check that a tensor is where the others are.
@@ -68,10 +76,11 @@ class Arguments:
         Raises:
             DeviceError: it is not.
         """
+        device = value.device
         if self._device is None:
-            self._device = (value.device, name)
-        elif value.device != self._device[0]:
-            raise DeviceError(self.op, name, f"is on {value.device}", f"{self._device[0]}, where {self._device[1]} is")
+            self._device, self._named = device, name
+        elif device != self._device:
+            raise DeviceError(self.op, name, f"is on {device}", f"{self._device}, where {self._named} is")
 
     def kind(self, value: Any, name: str, kind: type) -> None:
         """Check that an argument is an object of a class.
@@ -167,16 +176,22 @@ class Arguments:
             raise RangeError(self.op, "total_tokens", f"is {given}", f"{total}, the sum of {name}")
         return total
 
-    def _shape(self, value: torch.Tensor, name: str, dims: str) -> None:
-        names = dims.split()
-        shape = list(value.shape)
-        if len(shape) != len(names):
-            raise ShapeError(self.op, name, f"has shape {shape}", f"[{', '.join(names)}]")
-        for axis, (dim, size) in enumerate(zip(names, shape, strict=True)):
-            expected = int(dim) if dim.isdigit() else self.sizes.setdefault(dim, size)
-            if size != expected:
-                described = ", ".join(f"{it}={self.sizes[it]}" if it in self.sizes else it for it in names)
-                raise ShapeError(self.op, name, f"has shape {shape}, with {size} at dimension {axis}", f"[{described}]")
+    def _refuse_shape(self, value: torch.Tensor, name: str, dims: str) -> NoReturn:
+        """Tell the first dimension that does not fit."""
+        dimensions, shape = _dimensions(dims), list(value.shape)
+        expected = [
+            self.sizes.get(dim, size) if number is None else number
+            for (dim, number), size in zip(dimensions, shape, strict=True)
+        ]
+        axis = next(axis for axis, size in enumerate(shape) if size != expected[axis])
+        described = ", ".join(f"{dim}={self.sizes[dim]}" if dim in self.sizes else dim for dim, _ in dimensions)
+        raise ShapeError(self.op, name, f"has shape {shape}, with {shape[axis]} at dimension {axis}", f"[{described}]")
+
+
+@functools.lru_cache(maxsize=1024)  # some descriptions have sizes of the call in them
+def _dimensions(dims: str) -> tuple[tuple[str, int | None], ...]:
+    """Each dimension's name, and its size where the name is a number."""
+    return tuple((dim, int(dim) if dim.isdigit() else None) for dim in dims.split())
 
 
 def _name(dtype: torch.dtype) -> str:

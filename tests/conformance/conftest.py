@@ -1,4 +1,6 @@
-"""Fresh memory is poisoned in every conformance test; and `--record FILE` writes down what passed on which device."""
+"""Fresh memory is poisoned in every conformance test. `--record FILE` writes down what passed on which device, and
+`--ops topk,others` runs the tests of some ops only (`others` stands for tests that are of no single op).
+"""
 
 from __future__ import annotations
 
@@ -38,6 +40,15 @@ def _poisoned(make):
 
 def pytest_addoption(parser):
     parser.addoption("--record", type=Path, help="write which backends passed which cases, as JSON")
+    parser.addoption("--ops", type=lambda text: text.split(","), help="only the tests of these ops")
+
+
+def pytest_collection_modifyitems(config, items):
+    ops = config.getoption("--ops")
+    if ops is not None:
+        of = [getattr(getattr(item, "callspec", None), "params", {}).get("op", "others") for item in items]
+        config.hook.pytest_deselected(items=[item for item, op in zip(items, of, strict=True) if op not in ops])
+        items[:] = [item for item, op in zip(items, of, strict=True) if op in ops]
 
 
 @pytest.hookimpl(wrapper=True)
