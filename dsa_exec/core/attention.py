@@ -47,7 +47,9 @@ def attend_selected(
         valid = (chosen >= 0) & (chosen < key_count)
         rows = rows_of(chosen.where(valid, 0).flatten()).unflatten(0, chosen.shape)
         rows = rows.where(valid[..., None], 0.0)  # a poisoned row must not reach the sum through 0 * NaN
-        scores = torch.einsum("thd,tkd->thk", q[part].float(), rows) * sm_scale
+        # A copy, so that what a processor sums first does not depend on where the rows begin and how far apart they are.
+        queries = q[part].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        scores = torch.einsum("thd,tkd->thk", queries, rows) * sm_scale
         scores = scores.masked_fill(~valid[:, None], -torch.inf)
         part_lse = torch.logsumexp(scores, dim=-1)
         weights = torch.exp(scores - part_lse.where(part_lse > -torch.inf, 0.0)[..., None])

@@ -18,9 +18,14 @@ def index_scores(
         out: f32 [t, s], written in place.
     """
     out.zero_()
-    columns = keys.float().T
+    # Copies, so that what a processor sums first does not depend on where the rows begin and how far apart they are.
+    columns = _copied(keys).T
     for head in range(q.shape[1]):  # a head at a time: the scores of all heads at once are h times the result
-        scores = torch.relu(q[:, head].float() @ columns)
+        scores = torch.relu(_copied(q[:, head]) @ columns)
         out.addcmul_(scores, head_weights[:, head, None])
     if scales is not None:
         out.mul_(scales)
+
+
+def _copied(values: torch.Tensor) -> torch.Tensor:
+    return values.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
