@@ -22,9 +22,9 @@ from dsa_config.versions import version_of
 if TYPE_CHECKING:
     from dsa_config.declare import LiveSettings
 
-Effect = Literal["call", "capture", "allocate", "process"]
+Effect = Literal["call", "capture", "allocate", "process", "call and allocate"]
 """Until when a change still matters: the next call, the next CUDA-graph capture or compilation, the next cache
-allocation, the next process."""
+allocation, the next process; or at the next call, and for what caches are made like at their next allocation."""
 
 LOADED_INSTEAD = (
     "case_sensitive",

@@ -20,6 +20,7 @@ from pydantic_settings import NoDecode
 
 from dsa_config.bounds import bounds_in_words
 from dsa_config.errors import Rejected, nearest
+from dsa_config.old_words import OldWords
 from dsa_config.secrecy import holds_secrets
 
 TRUE_WORDS = ("1", "true", "yes", "y", "on", "t")
@@ -77,7 +78,7 @@ def grammar_of(annotation: Any, metadata: Sequence[object]) -> Grammar:
         return _choices(chosen.names, only=True)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return _union([grammar_of(member, metadata) for member in typing.get_args(annotation)])
-    grammar = _for_type(annotation)
+    grammar = _with_old_words(_for_type(annotation), metadata)
     bounds = bounds_in_words(metadata)
     finite = any(getattr(item, "allow_inf_nan", None) is False for item in metadata)
 
@@ -172,6 +173,17 @@ def _choices(names: Callable[[], Sequence[object]], *, only: bool) -> Grammar:
         raise Rejected(f"is not a choice, did you mean {close[0]}?" if close else "is not a choice")
 
     return Grammar(read, lambda: f"one of {', '.join(map(str, names()))}", is_plain=not only)
+
+
+def _with_old_words(grammar: Grammar, metadata: Sequence[object]) -> Grammar:
+    old = next((item for item in metadata if isinstance(item, OldWords)), None)
+    if old is None:
+        return grammar
+    return dataclasses.replace(
+        grammar,
+        read=lambda value: grammar.read(old.today(value)),
+        words=lambda: f"{grammar.words()}, or by an old name {old}",
+    )
 
 
 def _union(members: Sequence[Grammar]) -> Grammar:

@@ -132,7 +132,8 @@ class TrackingMethods:
         """
         if effect not in ("capture", "allocate"):
             raise ValueError(f"passed({effect!r}): wanted capture or allocate")
-        self._state.moments.passed(effect, what, caller_site())
+        # The packages that read the settings say so for whoever called them.
+        self._state.moments.passed(effect, what, caller_site(beyond=self._state.cls.read_by))
 
     def record_reads(self) -> Recording:
         """Note what is read in this context: `with settings.record_reads() as recorded: ...`."""

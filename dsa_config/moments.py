@@ -18,8 +18,12 @@ NEXT = {
     "capture": "the next CUDA-graph capture or compilation",
     "allocate": "the next allocation of a cache",
     "process": "the next start of the process",
+    "call and allocate": "the next call, and for how a cache is laid out at its next allocation",
 }
 """When a change of a setting takes effect, by its `effect`."""
+
+_MOMENT = {"call and allocate": "allocate"}
+"""The moment that an effect waits for, where it has another name."""
 
 
 class TooLate(UserWarning):
@@ -31,7 +35,7 @@ class Moments:
 
     def __init__(self) -> None:
         self._passed: dict[str, str] = {}
-        self._late: dict[str, tuple[Effect, str]] = {}
+        self._late: dict[str, tuple[str, str]] = {}
 
     def passed(self, effect: Effect, what: str, site: CallSite) -> None:
         """Note that a moment has passed. Settings that wait for the next such moment are up to date again."""
@@ -40,14 +44,26 @@ class Moments:
 
     def check(self, setting: Setting, old: Any, new: Any, origin: Origin) -> None:
         """Report a change that comes too late."""
-        passed = "the process started" if setting.effect == "process" else self._passed.get(setting.effect)
+        moment = _MOMENT.get(setting.effect, setting.effect)
+        passed = "the process started" if moment == "process" else self._passed.get(moment)
         if passed is None:
             return
         told = f"{setting.name} changed from {old!r} to {new!r} (from {origin}), too late: {passed}; "
         told += f"it takes effect at {NEXT[setting.effect]}"
-        self._late[setting.name] = (setting.effect, told)
+        self._late[setting.name] = (moment, told)
         _, level = outside_caller()
         warnings.warn(told, TooLate, stacklevel=level)
+
+    def copy(self) -> Moments:
+        """The same, to be put back: a test's caches and graphs end with it."""
+        copied = Moments()
+        copied._passed, copied._late = dict(self._passed), dict(self._late)
+        return copied
+
+    def forget(self) -> None:
+        """No moment has passed."""
+        self._passed.clear()
+        self._late.clear()
 
     def late(self, name: str) -> list[str]:
         """What there is to say of a setting whose last change came too late."""

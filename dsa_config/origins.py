@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Protocol
@@ -52,7 +53,9 @@ def outside_caller() -> tuple[FrameType, int]:
     return frame, level
 
 
-def caller_site() -> CallSite:
-    """The call site nearest outside this package."""
+def caller_site(beyond: Collection[str] = ()) -> CallSite:
+    """The call site nearest outside this package, and outside these packages if it is called from one of them."""
     frame, _ = outside_caller()
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in beyond:
+        frame = frame.f_back
     return CallSite(frame.f_code, frame.f_lasti)

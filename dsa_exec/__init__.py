@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "dense_mla_prefill": "ops.dense_mla_prefill",
     "index_gather": "ops.index_gather",
     "index_quant": "ops.index_quant",
     "index_select": "ops.index_select",
@@ -28,6 +29,7 @@ _HOMES = {
     "MlaCache": "caches.mla_cache",
     "MemoryReading": "core.hardware",
     "SlotMap": "layouts.views",
+    "attach_index_k_cache": "caches.agreement",
     "StepMetadata": "ops.step_metadata.metadata",
     "record_calls": "dispatch.trace",
 }

@@ -10,12 +10,19 @@ from pydantic_settings import SettingsConfigDict
 
 from dsa_config.declarations.backends import backend_choices, backend_setting
 from dsa_config.declare import LiveSettings, setting
+from dsa_config.old_words import OldWords
 from dsa_config.renames import Renamed
 from dsa_config.version import __version__
 
 INT32_MAX = 2**31 - 1
 
 _LAUNCH_PART = re.compile(r"[a-z_]+\.[a-z_]+\.[a-z_]+=[0-9]+")
+
+_ENGINE_NAMES = OldWords(
+    {"flashmla_sparse": "sparse_bf16", "flashmla_kv": "fp8_kv"},
+    removed={"flashmla_auto": "auto, which chooses for each batch"},
+)
+"""The names that engines have for ways of attending, as far as they are ours too."""
 
 
 def _nsa(suffix: str) -> list[Renamed]:
@@ -47,12 +54,21 @@ class DSASettings(LiveSettings):
     """Work out the metadata of multi-token prediction once a step and copy it to every draft step."""
 
     use_fused_metadata_copy: bool = setting(True, env="SGLANG_USE_FUSED_METADATA_COPY")
-    """Copy precomputed metadata to a draft step with one kernel."""
+    """Copy precomputed metadata to all draft steps with one kernel. Off: tensor by tensor."""
 
     prefill_dense_attn_kv_len_threshold: int = setting(
         2048, ge=0, le=INT32_MAX, deprecated_names=_nsa("PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD")
     )
-    """Prefill with dense attention while the longest KV length is at most this, in tokens. 0 turns it off."""
+    """Prefill with dense attention while the longest KV length is at most this, in tokens, and at most the number of
+    tokens that the model selects. 0 turns it off."""
+
+    prefill_attention: Annotated[Literal["auto", "dense", "sparse_bf16", "fp8_kv"], _ENGINE_NAMES] = setting("auto")
+    """How prefill attends: to all tokens (dense), to selected ones gathered in 16 bits (sparse_bf16), or to selected
+    ones as an FP8 cache holds them (fp8_kv). auto chooses for each batch; what is named and cannot be done is an
+    error."""
+
+    decode_attention: Annotated[Literal["auto", "sparse_bf16", "fp8_kv"], _ENGINE_NAMES] = setting("auto")
+    """How decode and speculative steps attend, as for prefill_attention; always to selected tokens."""
 
     mqa_logits_free_mem_fraction: float = setting(0.2, gt=0, le=1, allow_inf_nan=False)
     """The share of free memory, and of memory outside the static pools, that one chunk of indexer logits may take."""
@@ -66,11 +82,14 @@ class DSASettings(LiveSettings):
     hip_disable_preshuffle: bool = setting(False, effect="allocate", deprecated_names=_nsa("HIP_DISABLE_PRESHUFFLE"))
     """On ROCm, keep the index-K cache in pages of one token, not in preshuffled pages of 64."""
 
-    use_aiter: bool = setting(False, env="SGLANG_USE_AITER")
-    """Allow aiter's kernels on ROCm."""
+    use_aiter: bool = setting(False, env="SGLANG_USE_AITER", effect="call and allocate")
+    """Allow aiter's kernels on ROCm, and the preshuffled pages that they are fastest on."""
 
-    aiter_enable_aot_gluon_pa_mqa_logits: bool = setting(False, env="AITER_ENABLE_AOT_GLUON_PA_MQA_LOGITS")
-    """aiter's ahead-of-time paged-logits kernel is there, so that preshuffled pages work with any Triton."""
+    aiter_enable_aot_gluon_pa_mqa_logits: bool = setting(
+        False, env="AITER_ENABLE_AOT_GLUON_PA_MQA_LOGITS", effect="allocate"
+    )
+    """aiter's paged-logits kernel is there as one that was compiled ahead of time, so that preshuffled pages need no
+    recent Triton. aiter reads the variable itself, when it is imported, and takes nothing but 1 for on."""
 
     index_k_format: Literal["fp8", "model"] = setting("fp8", effect="allocate")
     """What the index-K cache holds: e4m3 with a scale a token, or the model's own dtype with nothing quantised."""
@@ -108,6 +127,9 @@ class DSASettings(LiveSettings):
 
     sparse_mla_prefill_backend: Annotated[str, backend_choices("sparse_mla_prefill")] = backend_setting()
     """Which kernel attends to selected rows in prefill."""
+
+    dense_mla_prefill_backend: Annotated[str, backend_choices("dense_mla_prefill")] = backend_setting()
+    """Which kernel attends to whole windows in prefill."""
 
     sparse_mla_decode_backend: Annotated[str, backend_choices("sparse_mla_decode")] = backend_setting()
     """Which kernel attends to selected slots of the cache in decode."""

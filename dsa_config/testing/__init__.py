@@ -6,12 +6,19 @@ from unittest import TestCase
 
 import pytest
 
-from dsa_config.testing.fixtures import _settings_matrix, settings_load, settings_override, settings_set
+from dsa_config.testing.fixtures import (
+    _settings_matrix,
+    _settings_moments,
+    settings_load,
+    settings_override,
+    settings_set,
+)
 from dsa_config.testing.leaks import LeakDetector, SettingsLeak
 
 __all__ = [
     "SettingsLeak",
     "_settings_matrix",  # pytest finds fixtures by name in the plugin's module
+    "_settings_moments",
     "pytest_addoption",
     "pytest_configure",
     "pytest_generate_tests",

@@ -51,6 +51,7 @@ def settings_set() -> Iterator[Callable[..., None]]:
 
     yield give
     for live, kept in before.items():
+        live._state.moments.forget()  # to take a value back is not too late for anything
         live._give(kept)
 
 
@@ -72,7 +73,20 @@ def settings_load() -> Iterator[Callable[..., None]]:
 
     yield load
     for live, sourced in before.items():
+        live._state.moments.forget()
         put_back(live._state, sourced)
+
+
+@pytest.fixture(autouse=True)
+def _settings_moments() -> Iterator[None]:
+    """Caches that a test allocates, and graphs that it captures, end with it: no later test's change is too late."""
+    from dsa_config.live import _live_objects
+    from dsa_config.moments import Moments
+
+    before = {cls: live._state.moments.copy() for cls, live in tuple(_live_objects.items())}
+    yield
+    for cls, live in tuple(_live_objects.items()):
+        live._state.moments = before.get(cls, Moments())
 
 
 @pytest.fixture(autouse=True)

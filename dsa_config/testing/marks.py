@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 from dsa_config.live import _live_objects
 from dsa_config.loading import Sources
+from dsa_config.moments import TooLate
 from dsa_config.overrides import MISSING, Scope, entered
 from dsa_config.policy import Policy, policy_of
 
@@ -125,8 +127,10 @@ class Mark:
         for scope in reversed(more_scopes(entered.get(), self.scopes)):
             scope.__exit__(None, None, None)
         entered.set(self.scopes)
-        for thing in sorted(things, key=lambda it: KINDS.index(it.kind)):
-            self._restore(thing, self.values.get(thing, MISSING))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TooLate)  # to put a value back is not too late for anything
+            for thing in sorted(things, key=lambda it: KINDS.index(it.kind)):
+                self._restore(thing, self.values.get(thing, MISSING))
 
     def _restore(self, thing: Thing, old: Any) -> None:
         if thing.cls is None:

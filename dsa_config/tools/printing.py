@@ -24,6 +24,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def print_text(text: str) -> None:
-    """Text on standard output as it is."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
-    sys.stdout.flush()
+    """Text on standard output as it is; nothing where that is closed."""
+    if sys.stdout is not None:
+        sys.stdout.write(text.rstrip("\n") + "\n")
+        sys.stdout.flush()

@@ -10,20 +10,21 @@ from dsa_exec.core.checks import Arguments
 from dsa_exec.core.errors import LayoutError
 
 
-def require_room(op: str, slots: int, page_tokens: int) -> None:
+def require_room(op: str, slots: int, page_tokens: int | None) -> None:
     """Check what a cache is to be allocated for.
 
     Args:
         op: who asks, for the error.
         slots: how many tokens.
-        page_tokens: tokens a page.
+        page_tokens: tokens a page; None where they are yet to be decided.
 
     Raises:
         RangeError: one of them is no integer or below 1.
     """
     args = Arguments(op)
     args.number(slots, "slots", low=1)
-    args.number(page_tokens, "page_tokens", low=1)
+    if page_tokens is not None:
+        args.number(page_tokens, "page_tokens", low=1)
 
 
 def require_fit(

@@ -9,6 +9,7 @@ import torch
 from dsa_config import settings
 from dsa_exec.caches.fit import require_fit, require_room
 from dsa_exec.core.checks import FLOAT_DTYPES
+from dsa_exec.layouts.interned import interned
 from dsa_exec.layouts.mla_kv import MlaLayout
 from dsa_exec.layouts.paging import pages_for
 
@@ -27,6 +28,8 @@ class MlaCache:
     layout: MlaLayout
 
     def __post_init__(self) -> None:
+        if not torch.compiler.is_compiling():
+            object.__setattr__(self, "layout", interned(self.layout))  # the class is frozen
         layout, pages = self.layout, {"multiple": self.layout.page_tokens}
         if layout.format == "fp8":
             require_fit("MLA cache", self.data, (layout.token_bytes,), (torch.uint8,), **pages)
@@ -63,9 +66,12 @@ class MlaCache:
         rounded = pages_for(slots, page_tokens) * page_tokens
         if settings.kv_format == "model":
             layout = MlaLayout("model", page_tokens, latent_dim, rope_dim, element_bytes=model_dtype.itemsize)
-            return cls(torch.zeros(rounded, layout.width, dtype=model_dtype, device=device), layout)
-        layout = MlaLayout("fp8", page_tokens, latent_dim, rope_dim)
-        return cls(torch.zeros(rounded, layout.token_bytes, dtype=torch.uint8, device=device), layout)
+            cache = cls(torch.zeros(rounded, layout.width, dtype=model_dtype, device=device), layout)
+        else:
+            layout = MlaLayout("fp8", page_tokens, latent_dim, rope_dim)
+            cache = cls(torch.zeros(rounded, layout.token_bytes, dtype=torch.uint8, device=device), layout)
+        settings.passed("allocate", f"an MLA cache of {cache.slots} slots was allocated")
+        return cache
 
     @property
     def slots(self) -> int:

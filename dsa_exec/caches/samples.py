@@ -6,6 +6,7 @@ import torch
 
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.caches.mla_cache import MlaCache
+from dsa_exec.core.fnuz import without_negative_zeros
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.layouts.index_k import IndexKLayout
 from dsa_exec.layouts.mla_kv import GROUP, MlaLayout
@@ -30,6 +31,8 @@ def random_index_k_cache(
         keys = torch.randn(pages, layout.page_tokens, layout.head_dim, generator=generator)
         return IndexKCache(keys.to(device), layout)
     keys = torch.randn(pages, layout.scales_offset_bytes, generator=generator).to(E4M3)
+    if layout.unsigned_zero:
+        keys = without_negative_zeros(keys.view(torch.uint8))
     scales = torch.rand(pages, layout.page_tokens, generator=generator) + 0.5
     return IndexKCache(_joined(keys, scales).to(device), layout)
 

@@ -13,6 +13,7 @@ import typer
 import dsa_config
 import dsa_config.cli
 from dsa_config import DeprecatedName, SettingError
+from dsa_exec.cli.doctor import command as doctor_command
 from dsa_exec.cli.run import run
 from dsa_exec.core.errors import DsaError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(dsa_config.cli.app)
 app.command()(run)
+app.command()(doctor_command.doctor)
 
 
 def main() -> None:

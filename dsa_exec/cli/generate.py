@@ -12,6 +12,7 @@ from dsa_config.tools.export_docs import settings_page
 from dsa_config.tools.export_schema import DIALECT, settings_schema
 from dsa_exec.cli.backends_page import backends_page
 from dsa_exec.cli.bench_record import BenchRecord
+from dsa_exec.cli.doctor.report import DoctorReport
 from dsa_exec.cli.report import RunReport
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ def generated() -> dict[Path, str]:
         "settings.schema.json": settings_schema(DSASettings),
         "flags.schema.json": flags_schema(DSASettings),
         "bench.schema.json": {"$schema": DIALECT, **BenchRecord.model_json_schema(mode="serialization")},
+        "doctor.schema.json": {"$schema": DIALECT, **DoctorReport.model_json_schema(mode="serialization")},
         "run.schema.json": {"$schema": DIALECT, **RunReport.model_json_schema(mode="serialization")},
     }
     written = {ROOT / "schemas" / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}

@@ -57,8 +57,9 @@ class AgreementWithPlain(_Part):
     same_tokens: bool
     plain_tokens: list[int]
     first_divergence: int | None = Field(description="The first new token that differs, from 0; null if none does.")
-    selected_in_common: float = Field(
-        description="Of the positions that plain transformers selects for the prompt's rows, the share selected here."
+    selected_in_common: float | None = Field(
+        description="Of the positions that plain transformers selects for the prompt's rows, the share selected here. "
+        "Null where nothing was selected, as in a prompt whose rows attend to all that they see (dense_mla_prefill)."
     )
     largest_logit_difference: float = Field(description="Over all steps where both have read the same tokens.")
 

@@ -17,6 +17,7 @@ import typer
 
 from dsa_config import settings
 from dsa_config.tools.explanations import explain_all
+from dsa_exec.cli.device_option import AUTO, Device, usable_device
 from dsa_exec.cli.progress import late_progress
 from dsa_exec.cli.report import AgreementWithPlain, BackendInUse, LogitsUse, RunReport, SettingInForce, Stage
 from dsa_exec.cli.show_report import show
@@ -26,11 +27,8 @@ if TYPE_CHECKING:
     from dsa_exec.dispatch.trace import Trace
 
 
-LONGEST_REASON = 200
-
-
 class RunError(DsaError):
-    """What was asked for cannot be run: a prompt, a device, a folder. Says which, and what is wanted."""
+    """What was asked for cannot be run: a prompt, a folder. Says which, and what is wanted."""
 
 
 def run(
@@ -47,7 +45,7 @@ def run(
             show_default="a tiny model of ours",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ..., or auto for a GPU if there is one.")] = "auto",
+    device: Device = AUTO,
     compare: Annotated[
         bool, typer.Option(help="Run plain transformers on the same prompt too, and report how far both agree.")
     ] = True,
@@ -74,7 +72,7 @@ def run(
             if error.name != "transformers":
                 raise
             raise RunError("dsa run needs transformers: pip install 'dsa[transformers]'") from None
-    where = _device(torch, device)
+    where = usable_device(device)
     hf.be_quiet()
     with stages.stage("load"):
         loaded = hf.load_tiny(where) if model is None else hf.load_checkpoint(model, where)
@@ -167,16 +165,6 @@ def _tokens(loaded: Any, source: str, text: str, max_new_tokens: int) -> list[in
     if max(ids) >= known:
         raise RunError(f"{loaded.name}: the tokenizer gives token {max(ids)}, and the model knows {known} of them")
     return ids
-
-
-def _device(torch: Any, name: str) -> Any:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=name).item()
-        return torch.device(name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RunError(f"--device {name}: {str(error).splitlines()[0][:LONGEST_REASON]}") from None
 
 
 def _device_name(torch: Any, device: Any) -> str:

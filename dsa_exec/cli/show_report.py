@@ -23,20 +23,18 @@ def show(report: RunReport) -> None:
     out.print()
     if report.settings:
         rows = ((it.name, str(it.value), it.origin) for it in report.settings)
-        out.print(_table(("setting", "value", "from"), rows))
+        out.print(table(("setting", "value", "from"), rows))
     else:
         out.print("settings: all at their defaults")
     out.print()
     out.print(
-        _table(
-            ("op", "backend", "calls", "why"), ((it.op, it.backend, str(it.calls), it.why) for it in report.backends)
-        )
+        table(("op", "backend", "calls", "why"), ((it.op, it.backend, str(it.calls), it.why) for it in report.backends))
     )
     out.print()
     if report.logits is not None:
         out.print(_logits(report.logits), soft_wrap=True)
         out.print()
-    out.print(_table(("stage", "seconds"), ((it.name, f"{it.seconds:.3f}") for it in report.stages)))
+    out.print(table(("stage", "seconds"), ((it.name, f"{it.seconds:.3f}") for it in report.stages)))
     if report.agreement is not None:
         out.print()
         out.print(_agreement(report.agreement), soft_wrap=True)
@@ -62,13 +60,14 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(box=None, pad_edge=False)
+def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table that breaks long cells and loses nothing of them."""
+    made = Table(box=None, pad_edge=False)
     for title in titles:
-        table.add_column(title, overflow="fold")
+        made.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    return table
+        made.add_row(*row)
+    return made
 
 
 def _logits(use: LogitsUse) -> str:
@@ -91,7 +90,10 @@ def _agreement(agreed: AgreementWithPlain) -> str:
         tokens = "another first token"
     else:
         tokens = f"the same {count(agreed.first_divergence or 0, 'token')}, then others"
+    selected = "nothing selected, the prompt attends to all of itself"
+    if agreed.selected_in_common is not None:
+        selected = f"{agreed.selected_in_common:.1%} of selected positions in common"
     return (
-        f"against plain transformers: {tokens}; {agreed.selected_in_common:.1%} of selected positions in common; "
+        f"against plain transformers: {tokens}; {selected}; "
         f"largest logit difference {agreed.largest_logit_difference:.3g}"
     )

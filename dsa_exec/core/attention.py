@@ -47,7 +47,7 @@ def attend_selected(
         valid = (chosen >= 0) & (chosen < key_count)
         rows = rows_of(chosen.where(valid, 0).flatten()).unflatten(0, chosen.shape)
         rows = rows.where(valid[..., None], 0.0)  # a poisoned row must not reach the sum through 0 * NaN
-        # A copy, so that what a processor sums first does not depend on where the rows begin and how far apart they are.
+        # A copy: what a processor sums first depends on where rows begin and how far apart they are.
         queries = q[part].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         scores = torch.einsum("thd,tkd->thk", queries, rows) * sm_scale
         scores = scores.masked_fill(~valid[:, None], -torch.inf)

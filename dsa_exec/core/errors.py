@@ -60,6 +60,14 @@ class LaunchError(DsaError, ValueError):
         super().__init__(f"kernel_launch: {part!r} names no launch parameter; wanted {wanted}")
 
 
+class UnsupportedPath(DsaError, RuntimeError):
+    """Ways of attending that settings name and that cannot be taken: `refusals` (setting, value, sentence)."""
+
+    def __init__(self, refusals: Sequence[tuple[str, str, str]]) -> None:
+        self.refusals = tuple(refusals)
+        super().__init__("; ".join(f"{setting}={choice}: {sentence}" for setting, choice, sentence in refusals))
+
+
 class UnsupportedCall(DsaError, RuntimeError):
     """No backend takes a call, or the named one does not: `op`, `choice`, `refusals` (backend and sentence)."""
 

@@ -96,11 +96,15 @@ def assumed(hw: Capabilities) -> Iterator[Capabilities]:
         _assumed.reset(token)
 
 
+TRITON_DISTRIBUTIONS = ("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm", "amd-triton")
+"""Packages that have the module `triton`: torch for ROCm brings one of another name."""
+
+
 @functools.cache
 def _capabilities(device: torch.device) -> Capabilities:
     import torch
 
-    versions = torch.__version__, installed_version("triton")
+    versions = torch.__version__, next(filter(None, map(installed_version, TRITON_DISTRIBUTIONS)), None)
     if device.type != "cuda":
         return Capabilities(device.type, device.type, *versions)
     properties = torch.cuda.get_device_properties(device)

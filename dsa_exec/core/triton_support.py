@@ -17,12 +17,19 @@ def is_interpreted() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
-def refuses_without_triton(hw: Capabilities) -> str | None:
-    """Why Triton kernels cannot run on the device; None if they can."""
+def refuses_old_triton(hw: Capabilities) -> str | None:
+    """Why no Triton kernel can run at all, compiled or interpreted; None if they can."""
     if hw.triton_version is None:
         return "Triton is not installed"
     if tuple(int(part) for part in re.findall(r"\d+", hw.triton_version)[:2]) < OLDEST:
         return f"Triton {hw.triton_version} is installed; these kernels take {OLDEST[0]}.{OLDEST[1]} or newer"
+    return None
+
+
+def refuses_without_triton(hw: Capabilities) -> str | None:
+    """Why Triton kernels cannot run on the device; None if they can."""
+    if (sentence := refuses_old_triton(hw)) is not None:
+        return sentence
     if hw.device_type == "cpu" and not is_interpreted():
         return "on the CPU Triton only runs under its interpreter (TRITON_INTERPRET=1 before Triton is imported)"
     if hw.device_type not in ("cpu", "cuda"):

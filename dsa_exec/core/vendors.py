@@ -51,10 +51,12 @@ class Missing:
     Attributes:
         name: the module.
         reason: why, in a sentence.
+        import_failed: it is installed, and its import raises.
     """
 
     name: str
     reason: str
+    import_failed: bool = False
 
     def __str__(self) -> str:
         """The reason."""
@@ -129,7 +131,8 @@ def find_library(name: str) -> Library | Missing:
     try:
         module = importlib.import_module(name)
     except Exception as error:  # of code that is not ours: whatever it raises is kept in words
-        return Missing(name, f"{name} is installed, and its import fails: {type(error).__name__}: {error}")
+        told = f"{type(error).__name__}: {error}"
+        return Missing(name, f"{name} is installed, and its import fails: {told}", import_failed=True)
     generation = vendor.generation(module)
     if generation == 0:
         return Missing(name, f"the module {name} at {module.__file__} has no {vendor.needs}")
@@ -178,6 +181,7 @@ def _has(module: Any, names: set[str]) -> bool:
     return all(callable(getattr(module, name, None)) for name in names)
 
 
+@functools.lru_cache(maxsize=64)  # `takes` is asked on every call of a backend
 def _parameters(function: Any) -> tuple[str, ...]:
     try:
         return tuple(inspect.signature(function).parameters)

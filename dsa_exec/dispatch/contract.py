@@ -40,6 +40,7 @@ class Contract:
             that are not listed must be equal to the bit.
         accelerated: the same for a backend other than the specification on an accelerator, by tensor name, where it is
             more: matrix units sum products of e4m3 with fewer bits than f32 has.
+        coarser: the same for single backends, by their names: for vendors' kernels that round more than they must.
     """
 
     op: str
@@ -47,6 +48,7 @@ class Contract:
     result: Callable[[dict[str, Any], Any], dict[str, torch.Tensor]]
     tolerance: dict[str, float] = field(default_factory=dict)
     accelerated: dict[str, float] = field(default_factory=dict)
+    coarser: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def judge(
         self,
@@ -55,6 +57,7 @@ class Contract:
         wanted: dict[str, torch.Tensor],
         *,
         accelerated: bool = False,
+        backend: str = "",
     ) -> list[str]:
         """What is wrong with a result, in words; nothing if it is right.
 
@@ -63,12 +66,11 @@ class Contract:
             got: what `result` makes of the backend's call.
             wanted: the same of the reference.
             accelerated: the backend is not the specification, and ran on an accelerator.
+            backend: its name.
         """
         allowed = {**self.tolerance, **case.tolerance}
-        if accelerated:
-            allowed = {
-                name: max(share, allowed.get(name, 0.0)) for name, share in {**allowed, **self.accelerated}.items()
-            }
+        for more in (self.accelerated if accelerated else {}, self.coarser.get(backend, {})):
+            allowed.update({name: max(share, allowed.get(name, 0.0)) for name, share in more.items()})
         problems = (_problem(name, got[name], wanted[name], allowed.get(name, 0.0)) for name in wanted)
         return [problem for problem in problems if problem]
 

@@ -41,6 +41,8 @@ def values_in(call: Any) -> tuple[Any, ...]:
 
 def _values(value: Any) -> Iterator[Any]:
     for field in dataclasses.fields(value):
+        if not field.compare:
+            continue
         part = getattr(value, field.name)
         if _holds_tensors(part.__class__):
             yield from _values(part)

@@ -34,6 +34,7 @@ class IndexKLayout:
         element_bytes: bytes a channel: 1 in the fp8 format, those of the model's dtype in the model format.
         pow2_scale: scales are rounded up to powers of two.
         hadamard: keys were rotated before they were quantised, so that queries must be too.
+        unsigned_zero: no key holds -0, which is the byte of NaN where e4m3fnuz is read (gfx942).
     """
 
     format: Literal["fp8", "model"] = "fp8"
@@ -43,6 +44,7 @@ class IndexKLayout:
     element_bytes: int = 1
     pow2_scale: bool = False
     hadamard: bool = False
+    unsigned_zero: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in ("fp8", "model"):
@@ -56,24 +58,42 @@ class IndexKLayout:
         if self.format == "fp8" and self.head_dim != 128:
             wanted = "128 channels in the fp8 format (index_k_format=model takes any number)"
             raise LayoutError("index-K cache", "head_dim", self.head_dim, wanted)
-        if self.format == "model" and (self.order != "plain" or self.pow2_scale or self.hadamard):
-            raise LayoutError("index-K cache", "format", "model", "fp8 for preshuffled, rounded or rotated keys")
+        of_fp8 = self.order != "plain", self.pow2_scale, self.hadamard, self.unsigned_zero
+        if self.format == "model" and any(of_fp8):
+            wanted = "fp8 for preshuffled, rounded or rotated keys, and for those without -0"
+            raise LayoutError("index-K cache", "format", "model", wanted)
         if self.order == "preshuffled" and (self.page_tokens % TILE or self.head_dim % TILE):
             wanted = f"a multiple of {TILE} tokens for preshuffled keys"
             raise LayoutError("index-K cache", "page size", self.page_tokens, wanted)
 
     @property
     def spec(self) -> str:
-        """The layout as one word, for a node of a graph that takes no objects: `fp8/64/128/plain/1/0/0`."""
+        """The layout as one word, for whoever takes no objects: `fp8/64/128/plain/1/0/0/0`.
+
+        It is the version of what the bytes mean: a node of a graph, a host, a file or another process that keeps the
+        bytes keeps it with them (`caches/agreement.py`).
+        """
         parts = self.format, self.page_tokens, self.head_dim, self.order, self.element_bytes
-        return "/".join(map(str, (*parts, int(self.pow2_scale), int(self.hadamard))))
+        return "/".join(map(str, (*parts, int(self.pow2_scale), int(self.hadamard), int(self.unsigned_zero))))
 
     @classmethod
     def of_spec(cls, spec: str) -> IndexKLayout:
-        """The layout that `spec` is of."""
-        format, page_tokens, head_dim, order, element_bytes, pow2_scale, hadamard = spec.split("/")
-        flags = {"pow2_scale": pow2_scale == "1", "hadamard": hadamard == "1"}
-        return cls(format, int(page_tokens), int(head_dim), order, int(element_bytes), **flags)  # type: ignore[arg-type]
+        """The layout that `spec` is of.
+
+        Raises:
+            LayoutError: it is of none.
+        """
+        try:
+            format, page_tokens, head_dim, order, element_bytes, *flags = spec.split("/")
+            sizes = int(page_tokens), int(head_dim)
+            pow2_scale, hadamard, unsigned_zero = ({"0": False, "1": True}[flag] for flag in flags)
+            layout = cls(format, *sizes, order, int(element_bytes), pow2_scale, hadamard, unsigned_zero)  # type: ignore[arg-type]
+        except (ValueError, KeyError) as error:
+            if isinstance(error, LayoutError):
+                raise
+            wanted = f"eight parts, as in {cls().spec}"
+            raise LayoutError("index-K cache", "spec", repr(spec), wanted) from None
+        return layout
 
     @property
     def key_bytes(self) -> int:

@@ -107,6 +107,20 @@ class SlotMap:
         return slots.where(known & (slots >= 0) & (slots < self.slot_count), -1)
 
 
+def finer_page_table(page_table: torch.Tensor, ratio: int) -> torch.Tensor:
+    """The same slots under pages of a part of the tokens.
+
+    Args:
+        page_table: int32 [b, pages]. Negative pages are none.
+        ratio: how many of the smaller pages make a page.
+
+    Returns:
+        int32 [b, pages * ratio]; -1 for no page, and where the number of a smaller page does not fit an int32.
+    """
+    finer = page_table.long()[:, :, None] * ratio + torch.arange(ratio, device=page_table.device)
+    return finer.where((finer >= 0) & (finer < 2**31), -1).flatten(1).to(torch.int32)
+
+
 def request_slots(
     page_table: torch.Tensor, seq_lens: torch.Tensor, page_tokens: int, total_tokens: int, slot_count: int = 2**31
 ) -> torch.Tensor:

@@ -17,10 +17,8 @@ from dsa_exec.ops.index_gather import index_gather
 from dsa_exec.ops.index_quant import index_quant
 from dsa_exec.ops.index_select import GatheredKeys, PagedKeys, Selection, index_select
 from dsa_exec.ops.index_store import index_store
-from dsa_exec.ops.kv_gather import kv_gather
 from dsa_exec.ops.kv_store import kv_store
-from dsa_exec.ops.sparse_mla_decode import sparse_mla_decode
-from dsa_exec.ops.sparse_mla_prefill import sparse_mla_prefill
+from dsa_exec.runtime.attend import attend
 
 Rotate = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -70,8 +68,8 @@ class DsaIndexer(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         layer_cache: DsaCacheLayer,
         step: Step,
-    ) -> Selection:
-        """Store the new keys, and select for each row.
+    ) -> Selection | None:
+        """Store the new keys, and select for each row, unless the rows attend to all that they see.
 
         Args:
             hidden_states: [b, q, hidden].
@@ -81,25 +79,31 @@ class DsaIndexer(nn.Module):
             step: the pass.
 
         Returns:
-            The selection of the b * q rows: positions in prefill, slots in decode.
+            The selection of the b * q rows: positions in prefill, slots in decode; None in a dense pass.
         """
         assert layer_cache.index_k is not None, "the cache was made for a model in which this layer has no indexer"
         cache = layer_cache.index_k
+        keys = self._rotated(self.k_norm(self.wk(hidden_states))[:, :, None], position_embeddings)
+        index_store(cache, keys.flatten(0, 2), step.slots)
+        if not step.path.selects:
+            return None
         queries = self.wq_b(q_resid).unflatten(-1, (self.n_heads, self.head_dim))
-        keys = self.k_norm(self.wk(hidden_states))[:, :, None]
-        split = [self.qk_rope_head_dim, self.head_dim - self.qk_rope_head_dim]
-        (q_rope, q_rest), (k_rope, k_rest) = queries.split(split, -1), keys.split(split, -1)
-        q_rope, k_rope = self.rotate(q_rope, k_rope, *position_embeddings, unsqueeze_dim=2)
-        queries = torch.cat([q_rope, q_rest], -1).flatten(0, 1)
-        index_store(cache, torch.cat([k_rope, k_rest], -1).flatten(0, 2), step.slots)
+        queries = self._rotated(queries, position_embeddings).flatten(0, 1)
         weights = self.weights_proj(hidden_states.to(self.weights_proj.weight.dtype)).flatten(0, 1)
         quantised, head_weights = index_quant(queries, weights, cache.layout)
         k = min(self.index_topk, step.longest)
+        rows = step.rows
         if step.is_decode:
-            paged = PagedKeys(cache, step.page_table, step.context_lens)
+            paged = PagedKeys(cache, step.index_page_table, step.context_lens)
             return index_select(quantised[:, None], head_weights, paged, k)
-        gathered = index_gather(cache, step.page_table, step.seq_lens, step.total_tokens)
-        return index_select(quantised, head_weights, GatheredKeys(*gathered, step.starts, step.ends), k)
+        gathered = index_gather(cache, step.index_page_table, rows.seq_lens, rows.total_tokens)
+        return index_select(quantised, head_weights, GatheredKeys(*gathered, rows.starts, rows.ends), k)
+
+    def _rotated(self, vectors: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Index vectors [b, q, h, head_dim] with their RoPE part rotated."""
+        rope, rest = vectors.split([self.qk_rope_head_dim, self.head_dim - self.qk_rope_head_dim], -1)
+        rotated, _ = self.rotate(rope, rope[:, :, :0], *position_embeddings, unsqueeze_dim=2)
+        return torch.cat([rotated, rest], -1)
 
 
 class DsaAttention(nn.Module):
@@ -145,7 +149,7 @@ class DsaAttention(nn.Module):
             prev_topk_indices: the selection of the layer before, for a layer that shares it.
 
         Returns:
-            The output [b, q, hidden], None (no attention weights), and for GLM the selection.
+            The output [b, q, hidden], None (no attention weights), and for GLM the selection, None in a dense pass.
 
         Raises:
             NotSupported: another cache or another mask than ours. In a backward pass: the cache is FP8.
@@ -160,7 +164,7 @@ class DsaAttention(nn.Module):
         layer_cache = past_key_values.layers[self.layer_idx]
         assert isinstance(layer_cache, DsaCacheLayer)
         step = past_key_values.step(attention_mask)
-        batch, rows, _ = hidden_states.shape
+        batch, new_tokens, _ = hidden_states.shape
         q_resid = self.q_a_layernorm(self.q_a_proj(hidden_states))
         queries = self.q_b_proj(q_resid).unflatten(-1, (-1, self.qk_head_dim)).transpose(1, 2)
         q_nope, q_rope = queries.split([self.qk_nope_head_dim, self.qk_rope_head_dim], -1)
@@ -170,30 +174,22 @@ class DsaAttention(nn.Module):
         kv_store(layer_cache.mla, latent, k_rope.flatten(0, 2), step.slots)
         if self.indexer is None:
             selection = prev_topk_indices
-            assert selection is not None, "a layer that shares its selection follows one that makes it"
+            assert selection is not None or not step.path.selects, "a layer that shares a selection follows its maker"
         else:
             selection = self.indexer(hidden_states, q_resid, position_embeddings, layer_cache, step)
-        layer_cache.seen_tokens += rows
+        layer_cache.seen_tokens += new_tokens
         up = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))
         up_k, up_v = up.split([self.qk_nope_head_dim, self.v_head_dim], 1)
         absorbed = torch.einsum("bhqd,hdc->bqhc", q_nope, up_k)
         query = torch.cat([absorbed, q_rope.transpose(1, 2)], -1).flatten(0, 1)
-        attended = self._attend(query, layer_cache, selection, step)
+        selected = None if selection is None else selection.indices
+        rows = None if step.is_decode else step.rows
+        attended, _ = attend(step.path, query, layer_cache.mla, selected, rows, sm_scale=self.scaling)
         if layer_cache.mla.layout.format == "fp8":
             attended = _NoGradientPasses.apply(attended)
         out = torch.einsum("rhc,hvc->rhv", attended, up_v)
-        out = self.o_proj(out.reshape(batch, rows, -1))
+        out = self.o_proj(out.reshape(batch, new_tokens, -1))
         return (out, None, selection) if self.returns_selection else (out, None)
-
-    def _attend(
-        self, query: torch.Tensor, layer_cache: DsaCacheLayer, selection: Selection, step: Step
-    ) -> torch.Tensor:
-        if step.is_decode:
-            return sparse_mla_decode(query, layer_cache.mla, selection.indices, sm_scale=self.scaling)[0]
-        kv = kv_gather(layer_cache.mla, step.page_table, step.seq_lens, step.total_tokens, dtype=query.dtype)
-        positions = selection.indices
-        rows = (positions + step.starts[:, None]).where(positions >= 0, -1)
-        return sparse_mla_prefill(query, kv, rows, sm_scale=self.scaling, d_v=self.kv_lora_rank)[0]
 
 
 def ours(attention: nn.Module) -> Any:

@@ -5,19 +5,26 @@ Padding is never stored: position 0 of a request is its first real token.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.caches.mla_cache import MlaCache
 from dsa_exec.core.checks import Arguments
 from dsa_exec.core.errors import RangeError
+from dsa_exec.core.hardware import capabilities
 from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.layouts.paging import pages_for
-from dsa_exec.layouts.views import SlotMap
+from dsa_exec.layouts.views import SlotMap, finer_page_table
+from dsa_exec.runtime.attention_path import AttentionPath, AttentionSettings, attention_path
+from dsa_exec.runtime.query_rows import QueryRows
+
+_log = logging.getLogger("dsa_exec.runtime")
 
 MODEL_TYPES = ("deepseek_v32", "glm_moe_dsa")
 PAGE_TOKENS = 64
@@ -30,30 +37,26 @@ class Step:
 
     Attributes:
         windows: what `visible_windows` gave for this pass.
-        page_table: int32 [b, pages].
         slots: int64 [b * q], where each new token goes; -1 for padding.
-        seq_lens: int32 [b], real tokens of each request, the new ones included.
-        total_tokens: the sum of `seq_lens`.
-        longest: the largest of `seq_lens`.
-        starts: int32 [b * q], each row's first key among the keys of all requests, gathered.
-        ends: int32 [b * q], one past its last; not above `starts` for padding.
+        rows: which tokens each row may attend to. Of padding, `ends` is not above `starts`.
+        longest: the most real tokens that a request has, the new ones included.
         context_lens: int32 [b, q], positions of its request that each row sees.
+        index_page_table: int32 [b, pages], the same slots under the pages of the index-K caches.
+        path: how the rows attend.
     """
 
     windows: torch.Tensor
-    page_table: torch.Tensor
     slots: torch.Tensor
-    seq_lens: torch.Tensor
-    total_tokens: int
+    rows: QueryRows
     longest: int
-    starts: torch.Tensor
-    ends: torch.Tensor
     context_lens: torch.Tensor
+    index_page_table: torch.Tensor
+    path: AttentionPath
 
     @property
     def is_decode(self) -> bool:
         """One new token a request: keys and tokens are read from the pages, not gathered first."""
-        return self.context_lens.shape[1] == 1
+        return self.path.phase == "decode"
 
 
 class DsaCacheLayer(CacheLayerMixin):
@@ -121,17 +124,28 @@ class DsaCacheLayer(CacheLayerMixin):
 
 
 class DsaCache(Cache):
-    """Paged caches for all layers of a model, sharing one page table."""
+    """Paged caches for all layers of a model, sharing one page table.
 
-    def __init__(self, layers: list[DsaCacheLayer], page_table: torch.Tensor) -> None:
+    The pages of index-K caches may be smaller, as they are on ROCm without preshuffled keys: the same slots then have
+    a table of their own.
+    """
+
+    def __init__(self, layers: list[DsaCacheLayer], page_table: torch.Tensor, index_topk: int) -> None:
         super().__init__(layers=list(layers))
         self.max_tokens = layers[0].max_tokens
         self.page_table = page_table
+        self.index_topk = index_topk
         self._step: Step | None = None
+        _index_page_table(layers, page_table)  # refuses what has none
+
+    @property
+    def index_page_table(self) -> torch.Tensor:
+        """int32 [b, pages], the same slots as in `page_table`, under the pages of the index-K caches."""
+        return _index_page_table([it for it in self.layers if isinstance(it, DsaCacheLayer)], self.page_table)
 
     @classmethod
     def for_model(cls, model: Any, *, max_tokens: int, batch_size: int = 1) -> DsaCache:
-        """Allocate caches in the formats that `index_k_format` and `kv_format` say now.
+        """Allocate caches in the formats that `index_k_format` and `kv_format` say now, index keys in pages as decided.
 
         Args:
             model: a `deepseek_v32` or `glm_moe_dsa` model.
@@ -151,12 +165,13 @@ class DsaCache(Cache):
         config = model.config
         pages = pages_for(max_tokens, PAGE_TOKENS)
         slots = batch_size * pages * PAGE_TOKENS
-        where: dict[str, Any] = {"page_tokens": PAGE_TOKENS, "model_dtype": model.dtype}
+        where: dict[str, Any] = {"model_dtype": model.dtype}
         layers = []
         for layer in model.model.layers:
             device = next(layer.parameters()).device
+            latent, rope = config.kv_lora_rank, config.qk_rope_head_dim
             mla = MlaCache.allocate(
-                slots, device=device, latent_dim=config.kv_lora_rank, rope_dim=config.qk_rope_head_dim, **where
+                slots, device=device, latent_dim=latent, rope_dim=rope, page_tokens=PAGE_TOKENS, **where
             )
             runs_indexer = getattr(layer.self_attn, "indexer", None) is not None
             index_k = (
@@ -166,13 +181,14 @@ class DsaCache(Cache):
             )
             layers.append(DsaCacheLayer(mla, index_k, max_tokens))
         table = torch.arange(batch_size * pages, dtype=torch.int32, device=model.device).reshape(batch_size, pages)
-        return cls(layers, table)
+        return cls(layers, table, config.index_topk)
 
     def step(self, windows: torch.Tensor) -> Step:
         """The metadata of the forward pass that these windows belong to.
 
         Raises:
             RangeError: more requests or tokens than there is room for.
+            UnsupportedPath: a setting names a way of attending that this pass cannot take.
         """
         if self._step is None or self._step.windows is not windows:
             self._step = self._make_step(windows)
@@ -199,12 +215,49 @@ class DsaCache(Cache):
         context_lens = lens.clamp(min=0)
         return Step(
             windows=windows,
-            page_table=self.page_table,
             slots=slots,
-            seq_lens=seq_lens.contiguous(),
-            total_tokens=sum(host_lens),
+            rows=QueryRows(
+                page_table=self.page_table,
+                seq_lens=seq_lens.contiguous(),
+                total_tokens=sum(host_lens),
+                request_of_row=request,
+                starts=starts,
+                ends=starts + context_lens.flatten(),
+            ),
             longest=max(host_lens),
-            starts=starts,
-            ends=starts + context_lens.flatten(),
             context_lens=context_lens.contiguous(),
+            index_page_table=self.index_page_table,
+            path=self._path(rows, windows.device, max(host_lens)),
         )
+
+    def _path(self, rows: int, device: torch.device, longest: int) -> AttentionPath:
+        layer = self.layers[0]
+        assert isinstance(layer, DsaCacheLayer)
+        path = attention_path(
+            "decode" if rows == 1 else "prefill",
+            layer.mla.layout,
+            capabilities(device),
+            AttentionSettings.now(),
+            index_topk=self.index_topk,
+            longest_tokens=longest,
+        )
+        if settings.debug_log_decisions:
+            _log.info("%s attends by %s (%s)", path.phase, path.way, path.why)
+        return path
+
+
+def _index_page_table(layers: list[DsaCacheLayer], page_table: torch.Tensor) -> torch.Tensor:
+    """The page table of the index-K caches, which is that of the MLA caches where pages are of one size.
+
+    Raises:
+        NotSupported: layers have index-K pages of several sizes, or pages that do not divide the MLA caches'.
+    """
+    sizes = sorted({it.index_k.layout.page_tokens for it in layers if it.index_k is not None})
+    if not sizes or sizes == [PAGE_TOKENS]:
+        return page_table
+    if len(sizes) > 1 or PAGE_TOKENS % sizes[0]:
+        raise NotSupported(
+            f"index-K caches of layers have pages of {', '.join(map(str, sizes))} tokens: one size for all layers is "
+            f"supported, {PAGE_TOKENS} or a divisor"
+        )
+    return finer_page_table(page_table, PAGE_TOKENS // sizes[0])

@@ -28,7 +28,8 @@ class Continuation:
         tokens: the new tokens.
         logits: f32 [len(tokens), vocabulary], on the CPU: what each was chosen from.
         selections: for each layer with an indexer, int32 [prompt, k] on the CPU: the positions that each prompt row
-            selected, in no particular order; what is negative or lies after the row counts as nothing.
+            selected, in no particular order; what is negative or lies after the row counts as nothing. No layer where
+            rows attended to all that they see.
         prefill_s: seconds until the first new token.
         decode_s: seconds for the others.
     """
@@ -47,12 +48,12 @@ class Agreement:
     Attributes:
         first_divergence: which new token is the first to differ, from 0; None if none does.
         selected_in_common: of the positions that the reference selects for the prompt's rows, the share that the other
-            selects too.
+            selects too; None where one of them selected nothing, but attended to all.
         largest_logit_difference: over all steps up to the first divergence, where both have read the same.
     """
 
     first_divergence: int | None
-    selected_in_common: float
+    selected_in_common: float | None
     largest_logit_difference: float
 
 
@@ -119,7 +120,9 @@ def agreement(reference: Continuation, other: Continuation) -> Agreement:
     return Agreement(divergence, _in_common(reference.selections, other.selections), float(difference))
 
 
-def _in_common(reference: dict[int, torch.Tensor], other: dict[int, torch.Tensor]) -> float:
+def _in_common(reference: dict[int, torch.Tensor], other: dict[int, torch.Tensor]) -> float | None:
+    if not reference or not other:
+        return None
     common = selected = 0
     for layer, positions in reference.items():
         for first in range(0, len(positions), ROWS_COMPARED_AT_ONCE):
@@ -140,12 +143,15 @@ def _chosen(positions: torch.Tensor, first_row: int, width: int) -> torch.Tensor
 
 @contextlib.contextmanager
 def _recorded_selections(model: Any) -> Iterator[dict[int, torch.Tensor]]:
-    """The selection of each layer's indexer in the first pass over more than one token."""
+    """The selection of each layer's indexer in the first pass, if that selects."""
     selections: dict[int, torch.Tensor] = {}
+    seen: set[int] = set()
 
-    def record(indexer: Any, _: Any, selected: Selection | torch.Tensor) -> None:
-        positions = selected.indices if isinstance(selected, Selection) else selected[0]
-        selections.setdefault(indexer.layer_idx, positions.cpu())
+    def record(indexer: Any, _: Any, selected: Selection | torch.Tensor | None) -> None:
+        if indexer.layer_idx not in seen and selected is not None:
+            positions = selected.indices if isinstance(selected, Selection) else selected[0]
+            selections[indexer.layer_idx] = positions.cpu()
+        seen.add(indexer.layer_idx)
 
     indexers = [getattr(layer.self_attn, "indexer", None) for layer in model.model.layers]
     handles = [indexer.register_forward_hook(record) for indexer in indexers if indexer is not None]

@@ -12,6 +12,7 @@ from dsa_exec.core.checks import FLOAT_DTYPES, MAX_K, Arguments
 from dsa_exec.core.errors import DtypeError
 from dsa_exec.core.hardware import MemoryReading, is_capturing, memory_reading, total_memory_bytes
 from dsa_exec.core.numerics import E4M3
+from dsa_exec.core.paged_schedule import PagedSchedule, check_schedule, check_schedule_is_current, parts_of
 from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
 from dsa_exec.dispatch.trace import ChunkedCall, note_chunked
@@ -46,11 +47,14 @@ class PagedKeys:
         cache: the index-K cache.
         page_table: int32 [b, pages].
         context_lens: int32 [b, n], positions visible to each row, from 0.
+        schedule: how deep_gemm shares out this step's work (`paged_schedule` of these lengths and pages); used where
+            all rows are scored at once. A chunk of them has one of its own.
     """
 
     cache: IndexKCache
     page_table: torch.Tensor
     context_lens: torch.Tensor
+    schedule: PagedSchedule | None = field(default=None, compare=False)  # no reason to choose another backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def index_select(
 
     Raises:
         ArgumentError: a shape, dtype, stride or device that is not as above, or (on the CPU, and elsewhere under
-            `debug_check_indices`) a window outside the keys or a length beyond the page table.
+            `debug_check_indices`) a window outside the keys or a length beyond the page table or the schedule.
         UnsupportedCall: no backend takes the call.
     """
     if is_one_node():
@@ -140,10 +144,8 @@ def _selected_by_a_node(
     if isinstance(keys, GatheredKeys):
         parts = keys.keys, keys.scales, keys.starts, keys.ends
         return index_select_gathered_node(q, head_weights, *parts, k, numbers_of(memory))
-    data, spec = keys.cache.data, keys.cache.layout.spec
-    return index_select_paged_node(
-        q, head_weights, data, spec, keys.page_table, keys.context_lens, k, numbers_of(memory)
-    )
+    layout, inputs = keys.cache.layout.spec, (keys.page_table, keys.context_lens, k, numbers_of(memory))
+    return index_select_paged_node(q, head_weights, keys.cache.data, layout, *inputs, *parts_of(keys.schedule))
 
 
 def _check_keys(args: Arguments, q: torch.Tensor, keys: GatheredKeys | PagedKeys) -> int:
@@ -172,6 +174,10 @@ def _check_keys(args: Arguments, q: torch.Tensor, keys: GatheredKeys | PagedKeys
         args.tensor(keys.context_lens, "keys.context_lens", "b n", dtype=torch.int32)
         longest = pages * layout.page_tokens
         args.values(keys.context_lens, "keys.context_lens", low=0, high=longest, on_accelerators=checked)
+        if keys.schedule is not None:
+            check_schedule(args, keys.schedule, "keys.schedule", b, n, pages)
+            name, lens = "keys.schedule", keys.context_lens
+            check_schedule_is_current(args, keys.schedule, name, lens, on_accelerators=checked)
         return n
     raise DtypeError("index_select", "keys", f"is {type(keys).__name__}", "GatheredKeys or PagedKeys")
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.core.hardware import MemoryReading
+from dsa_exec.core.paged_schedule import schedule_of_parts
 from dsa_exec.layouts.index_k import IndexKLayout
 
 
@@ -61,11 +62,15 @@ def index_select_paged_node(
     context_lens: Tensor,
     k: int,
     memory: list[int],
+    form: str,
+    schedule: list[Tensor],
+    numbers: list[int],
 ) -> Tensor:
     """The indices that the public function selects of keys in a cache."""
     from dsa_exec.ops.index_select import PagedKeys, index_select
 
-    paged = PagedKeys(IndexKCache(data, IndexKLayout.of_spec(layout)), page_table, context_lens)
+    cache = IndexKCache(data, IndexKLayout.of_spec(layout))
+    paged = PagedKeys(cache, page_table, context_lens, schedule_of_parts(form, schedule, numbers))
     return index_select(q, head_weights, paged, k, memory=_reading(memory)).indices
 
 
@@ -79,5 +84,8 @@ def _fake_paged(
     _context_lens: Tensor,
     k: int,
     _memory: list[int],
+    _form: str,
+    _schedule: list[Tensor],
+    _numbers: list[int],
 ) -> Tensor:
     return q.new_empty(q.shape[0] * q.shape[1], k, dtype=torch.int32)

@@ -21,7 +21,7 @@ def _gathered(call: Call, keys: GatheredKeys) -> tuple[torch.Tensor, int]:
     mqa_logits, topk = op_function("mqa_logits"), op_function("topk")
     rows = call.q.shape[0]
     at_once = rows_per_chunk(rows, call.width * LOGIT_BYTES, call.budget_bytes)
-    workspace = _workspace(call, at_once)
+    workspace = _workspace(call, at_once, rows)
     indices = torch.full((rows, call.k), -1, dtype=torch.int32, device=call.q.device)
     chunks = list(row_chunks(rows, at_once))
     for part in chunks:
@@ -34,7 +34,7 @@ def _gathered(call: Call, keys: GatheredKeys) -> tuple[torch.Tensor, int]:
             starts,
             ends,
             clean=False,
-            out=workspace[: starts.shape[0]],
+            out=None if workspace is None else workspace[: starts.shape[0]],
         )
         indices[part] = topk(logits, ends - starts, call.k, row_starts=starts)
     return indices, len(chunks)
@@ -44,7 +44,7 @@ def _paged(call: Call, keys: PagedKeys) -> tuple[torch.Tensor, int]:
     paged_mqa_logits, topk = op_function("paged_mqa_logits"), op_function("topk")
     requests, next_n = call.q.shape[:2]
     at_once = rows_per_chunk(requests, next_n * call.width * LOGIT_BYTES, call.budget_bytes)
-    workspace = _workspace(call, at_once * next_n)
+    workspace = _workspace(call, at_once * next_n, requests * next_n)
     indices = torch.full((requests * next_n, call.k), -1, dtype=torch.int32, device=call.q.device)
     chunks = list(row_chunks(requests, at_once))
     for part in chunks:
@@ -59,7 +59,8 @@ def _paged(call: Call, keys: PagedKeys) -> tuple[torch.Tensor, int]:
             table,
             call.width,
             clean=False,
-            out=workspace[: lens.numel()],
+            out=None if workspace is None else workspace[: lens.numel()],
+            schedule=keys.schedule if len(chunks) == 1 else None,
         )
         request_of_row = torch.arange(lens.shape[0], device=lens.device).repeat_interleave(next_n)
         slot_map = SlotMap(table, keys.cache.layout.page_tokens, request_of_row, keys.cache.slots)
@@ -70,9 +71,12 @@ def _paged(call: Call, keys: PagedKeys) -> tuple[torch.Tensor, int]:
     return indices, len(chunks)
 
 
-def _workspace(call: Call, rows: int) -> torch.Tensor:
-    # One buffer for all chunks: a new one for each would let the allocator grow with the context.
-    return torch.empty(rows, call.width, dtype=torch.float32, device=call.q.device)
+def _workspace(call: Call, at_once: int, rows: int) -> torch.Tensor | None:
+    # One buffer for all chunks: a new one for each would let the allocator grow with the context. A single chunk needs
+    # none, and spares a copy where the logits are of a library that writes into a tensor of its own.
+    if at_once >= rows:
+        return None
+    return torch.empty(at_once, call.width, dtype=torch.float32, device=call.q.device)
 
 
 BACKEND = Backend("torch", _run, rank=LAST)

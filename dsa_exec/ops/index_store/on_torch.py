@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dsa_exec.core.fnuz import without_negative_zeros
 from dsa_exec.core.masked_writes import MaskedWrites
 from dsa_exec.core.numerics import hadamard, quantise_e4m3
 from dsa_exec.dispatch.backend import LAST, Backend
@@ -25,6 +26,8 @@ def _run(call: Call) -> None:
     writes.write(index_scale_view(data, layout), (page, token), scales[:, 0])
     # Assigned as bytes: not every device can index e4m3.
     bytes_view, key_bytes = index_key_view(data, layout).view(data.dtype), quantised.view(data.dtype)
+    if layout.unsigned_zero:
+        key_bytes = without_negative_zeros(key_bytes)
     if layout.order == "plain":
         writes.write(bytes_view, (page, token), key_bytes)
     else:

@@ -53,7 +53,7 @@ def mqa_logits(
         out: f32 [t, s] to write into, rows as far apart as wanted.
 
     Returns:
-        f32 [t, s]: `out`, or a new tensor.
+        f32 [t, s]: `out`, or a new tensor, whose rows may be further apart than they are wide.
 
     Raises:
         ArgumentError: a shape, dtype, stride or device that is not as above, or (on the CPU, and elsewhere under

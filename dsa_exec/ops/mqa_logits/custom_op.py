@@ -13,7 +13,9 @@ def mqa_logits_node(
     """The public function, into a new tensor."""
     from dsa_exec.ops.mqa_logits import mqa_logits
 
-    return mqa_logits(q, keys, scales, head_weights, starts, ends, clean=clean)
+    # A graph is told that its rows lie side by side, as not every backend would have them.
+    out = q.new_empty(q.shape[0], keys.shape[0], dtype=torch.float32)
+    return mqa_logits(q, keys, scales, head_weights, starts, ends, clean=clean, out=out)
 
 
 @mqa_logits_node.register_fake

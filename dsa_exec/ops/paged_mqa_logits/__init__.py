@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,6 +10,7 @@ from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.core.checks import FLOAT_DTYPES, Arguments
 from dsa_exec.core.numerics import E4M3
+from dsa_exec.core.paged_schedule import PagedSchedule, check_schedule, check_schedule_is_current, parts_of
 from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
 from dsa_exec.ops.paged_mqa_logits.custom_op import paged_mqa_logits_node, paged_mqa_logits_out_node
@@ -27,6 +28,7 @@ class Call:
     max_context_len: int
     clean: bool
     out: torch.Tensor | None
+    schedule: PagedSchedule | None = field(default=None, compare=False)  # no reason to choose another backend
 
 
 def paged_mqa_logits(
@@ -39,6 +41,7 @@ def paged_mqa_logits(
     *,
     clean: bool = True,
     out: torch.Tensor | None = None,
+    schedule: PagedSchedule | None = None,
 ) -> torch.Tensor:
     """Indexer scores of keys in the cache: as `mqa_logits`, column j being position j of the row's request.
 
@@ -51,20 +54,23 @@ def paged_mqa_logits(
         max_context_len: width of the result.
         clean: write -inf where a row sees nothing. Otherwise those cells are undefined.
         out: f32 [b * n, max_context_len] to write into, rows as far apart as wanted.
+        schedule: how deep_gemm shares out this step's work (`paged_schedule` of these lengths and pages); other
+            backends need none. Without one, deep_gemm makes one for each call, of expanded rows.
 
     Returns:
-        f32 [b * n, max_context_len]: `out`, or a new tensor.
+        f32 [b * n, max_context_len]: `out`, or a new tensor, whose rows may be further apart than they are wide.
 
     Raises:
-        ArgumentError: a shape, dtype, stride or device that is not as above, or (on the CPU, and elsewhere under
-            `debug_check_indices`) a length beyond the page table or the width. Unchecked, such lengths are cut.
+        ArgumentError: a shape, dtype, stride or device that is not as above; a schedule of another call; or (on the
+            CPU, and elsewhere under `debug_check_indices`) a length beyond the page table, the width, or what the
+            schedule was made for. Unchecked, lengths beyond the page table or the width are cut.
         UnsupportedCall: no backend takes the call.
     """
     if torch.compiler.is_compiling() and is_one_node(q, cache.data, head_weights):
-        data, spec = cache.data, cache.layout.spec
+        inputs = q, cache.data, cache.layout.spec, head_weights, context_lens, page_table, max_context_len, clean
         if out is None:
-            return paged_mqa_logits_node(q, data, spec, head_weights, context_lens, page_table, max_context_len, clean)
-        paged_mqa_logits_out_node(q, data, spec, head_weights, context_lens, page_table, max_context_len, clean, out)
+            return paged_mqa_logits_node(*inputs, *parts_of(schedule))
+        paged_mqa_logits_out_node(*inputs, out, *parts_of(schedule))
         return out
     args = Arguments("paged_mqa_logits")
     args.kind(cache, "cache", IndexKCache)
@@ -83,6 +89,9 @@ def paged_mqa_logits(
     checked = settings.debug_check_indices
     longest = min(max_context_len, pages * cache.layout.page_tokens)
     args.values(context_lens, "context_lens", low=0, high=longest, on_accelerators=checked)
-    call = Call(q, cache, head_weights, context_lens, page_table, max_context_len, clean, out)
+    if schedule is not None:
+        check_schedule(args, schedule, "schedule", b, n, pages)
+        check_schedule_is_current(args, schedule, "schedule", context_lens, on_accelerators=checked)
+    call = Call(q, cache, head_weights, context_lens, page_table, max_context_len, clean, out, schedule)
     logits: torch.Tensor = run("paged_mqa_logits", call, q.device)
     return logits

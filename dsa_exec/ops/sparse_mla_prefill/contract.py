@@ -77,6 +77,10 @@ CONTRACT = Contract(
         Case("bf16, 48 heads", _attend(3, 48, 64, dtype=torch.bfloat16, holes=True), tolerance=_BF16),
         Case("bf16, 96 heads", _attend(3, 96, 129, dtype=torch.bfloat16, holes=True, sink=True), tolerance=_BF16),
         Case("bf16, 128 heads", _attend(2, 128, 64, dtype=torch.bfloat16), tolerance=_BF16),
+        *(
+            Case(f"bf16, {heads} heads", _attend(3, heads, 70, dtype=torch.bfloat16, holes=True), tolerance=_BF16)
+            for heads in (8, 12, 64)
+        ),
         Case("bf16, nothing selected", _attend(2, 4, 0, dtype=torch.bfloat16), tolerance=_BF16),
         Case("bf16, nothing to select from", _attend(2, 4, 8, key_count=0, dtype=torch.bfloat16), tolerance=_BF16),
     ),

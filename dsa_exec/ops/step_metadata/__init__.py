@@ -12,7 +12,7 @@ from dsa_exec.core.checks import INDEX_DTYPES, Arguments
 from dsa_exec.core.errors import RangeError, ShapeError
 from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
-from dsa_exec.ops.step_metadata.custom_op import step_metadata_node
+from dsa_exec.ops.step_metadata.custom_op import parts_of, step_metadata_node
 from dsa_exec.ops.step_metadata.lengths import Mode
 from dsa_exec.ops.step_metadata.metadata import StepMetadata
 
@@ -27,6 +27,7 @@ class Call:
     seq_lens: torch.Tensor
     n: int
     page_table: torch.Tensor | None
+    index_topk: int | None
     out: StepMetadata
 
     @property
@@ -41,6 +42,7 @@ def step_metadata(
     n: int = 1,
     *,
     page_table: torch.Tensor | None = None,
+    index_topk: int | None = None,
     out: StepMetadata | None = None,
 ) -> StepMetadata:
     """Work out what the rows of a step see, in one go, so that a captured graph can do it again on new lengths.
@@ -52,12 +54,15 @@ def step_metadata(
         seq_lens: int [b], tokens of each request: in target_verify without the n drafts, else all of them.
         n: rows a request; 1 in decode.
         page_table: int32 [b, pages], to be repeated for each row; None where that is not wanted.
+        index_topk: how many positions a row selects at most; None where what follows from it is not wanted.
         out: what is written to and returned, such as `StepMetadata.allocate(b, n, device, pages)`; a fresh one if not
-            given. It has a page table exactly if `page_table` is given.
+            given. It has a page table exactly if `page_table` is given, and the lengths that follow from `index_topk`
+            exactly if that is.
 
     Returns:
         `cache_lens` [b], `context_lens` [b, n], `row_lens` and `request_of_row` [b * n], and `page_table`
-        [b * n, pages] or None.
+        [b * n, pages] or None; with `index_topk` also `dsa_cache_lens` [b * n], and the sums `cu_cache_lens` [b + 1]
+        and `cu_dsa_cache_lens` [b * n + 1], which end at the largest int32 should they come to more.
 
     Raises:
         ArgumentError: a mode, shape, dtype, stride or device that is not as above; on the CPU, and elsewhere under
@@ -68,9 +73,9 @@ def step_metadata(
     if is_one_node():
         if out is None:
             pages = None if page_table is None else page_table.shape[1]
-            out = StepMetadata.allocate(seq_lens.shape[0], n, seq_lens.device, pages)
-        parts = out.cache_lens, out.context_lens, out.request_of_row, out.page_table
-        step_metadata_node(mode, seq_lens, n, page_table, *parts)
+            selects = index_topk is not None
+            out = StepMetadata.allocate(seq_lens.shape[0], n, seq_lens.device, pages, selects=selects)
+        step_metadata_node(mode, seq_lens, n, page_table, index_topk, *parts_of(out))
         return out
     args = Arguments("step_metadata")
     if mode not in get_args(Mode):
@@ -82,17 +87,19 @@ def step_metadata(
     pages = None
     if page_table is not None:
         _, pages = args.tensor(page_table, "page_table", "b pages", dtype=torch.int32)
+    if index_topk is not None:
+        args.number(index_topk, "index_topk", low=1, high=INT32_MAX)
     if out is None:
-        out = StepMetadata.allocate(b, n, seq_lens.device, pages)
+        out = StepMetadata.allocate(b, n, seq_lens.device, pages, selects=index_topk is not None)
     else:
         args.kind(out, "out", StepMetadata)
-        _check_out(args, out, n, wants_table=page_table is not None)
+        _check_out(args, out, n, wants_table=page_table is not None, selects=index_topk is not None)
     with torch.no_grad():
-        run("step_metadata", Call(mode, seq_lens, n, page_table, out), seq_lens.device)
+        run("step_metadata", Call(mode, seq_lens, n, page_table, index_topk, out), seq_lens.device)
     return out
 
 
-def _check_out(args: Arguments, out: StepMetadata, n: int, *, wants_table: bool) -> None:
+def _check_out(args: Arguments, out: StepMetadata, n: int, *, wants_table: bool, selects: bool) -> None:
     rows = args.sizes["b"] * n
     args.tensor(out.cache_lens, "out.cache_lens", "b", dtype=torch.int32)
     args.tensor(out.context_lens, "out.context_lens", f"b {n}", dtype=torch.int32)
@@ -104,3 +111,14 @@ def _check_out(args: Arguments, out: StepMetadata, n: int, *, wants_table: bool)
     if out.page_table is not None:
         args.tensor(out.page_table, "out.page_table", f"{rows} pages", dtype=torch.int32)
         args.rows_apart(out.page_table, "out.page_table")
+    for name, count in (
+        ("dsa_cache_lens", rows),
+        ("cu_cache_lens", args.sizes["b"] + 1),
+        ("cu_dsa_cache_lens", rows + 1),
+    ):
+        lens = getattr(out, name)
+        if selects != (lens is not None):
+            came = "is None" if selects else "is given"
+            raise ShapeError(args.op, f"out.{name}", came, "lengths in `out` exactly if `index_topk` is given")
+        if lens is not None:
+            args.tensor(lens, f"out.{name}", f"{count}", dtype=torch.int32)

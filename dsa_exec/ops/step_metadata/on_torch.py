@@ -19,6 +19,15 @@ def _run(call: Call) -> None:
     out.request_of_row.copy_(requests[:, None].expand(b, n).flatten())
     if call.page_table is not None and out.page_table is not None:
         out.page_table.copy_(call.page_table[:, None].expand(b, n, -1).flatten(0, 1))
+    if out.dsa_cache_lens is not None and out.cu_cache_lens is not None and out.cu_dsa_cache_lens is not None:
+        out.dsa_cache_lens.copy_(out.row_lens.clamp(max=call.index_topk))
+        _sum_up(out.cache_lens, out.cu_cache_lens)
+        _sum_up(out.dsa_cache_lens, out.cu_dsa_cache_lens)
+
+
+def _sum_up(lens: torch.Tensor, sums: torch.Tensor) -> None:
+    sums[:1] = 0
+    sums[1:] = lens.long().cumsum(0).clamp(max=INT32_MAX)  # as kernels take them: int32, and never below 0
 
 
 BACKEND = Backend("torch", _run, rank=LAST)

@@ -20,6 +20,9 @@ def _declines(_: Call, hw: Capabilities) -> str | None:
 
 def _run(call: Call) -> None:
     if call.out.request_of_row.shape[0] == 0:
+        for sums in (call.out.cu_cache_lens, call.out.cu_dsa_cache_lens):
+            if sums is not None:
+                sums.zero_()
         return
     from dsa_exec.ops.step_metadata.kernels.portable import launch_portable
 

@@ -28,6 +28,7 @@ def _store_quantised(
     TILE: tl.constexpr,
     HADAMARD: tl.constexpr,
     POW2: tl.constexpr,
+    UNSIGNED_ZERO: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
     rows = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
@@ -39,6 +40,8 @@ def _store_quantised(
     if HADAMARD:
         keys = rotated(keys, TOKENS)
     codes, scales = quantised(keys, POW2)
+    if UNSIGNED_ZERO:
+        codes = tl.where(codes == 0x80, 0, codes)
     page = slots // PAGE_TOKENS
     token = (slots % PAGE_TOKENS)[:, None]
     if TILE:
@@ -105,6 +108,7 @@ def launch_portable(call: Call, launch: PortableLaunch) -> None:
             TILE=TILE if layout.order == "preshuffled" else 0,
             HADAMARD=layout.hadamard,
             POW2=layout.pow2_scale,
+            UNSIGNED_ZERO=layout.unsigned_zero,
             TOKENS=launch.tokens,
             num_warps=launch.warps,
         )

@@ -1,0 +1,1 @@
+"""Kernels of `dense_mla_prefill` and their launchers. Importing one imports Triton."""
