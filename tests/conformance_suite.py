@@ -37,8 +37,9 @@ def arguments(op, case, device=DEVICE, seed=""):
 
 def returned_by(op, backend, case, args):
     """What the op's public function returns with one backend; the test is skipped if that refuses, in its words."""
+    asked = {f"{op}_backend": backend, **({"use_aiter": True} if backend == "aiter" else {})}
     try:
-        with settings.override(**{f"{op}_backend": backend}, **case.settings):
+        with settings.override(**asked, **case.settings):
             return op_function(op)(**args)
     except UnsupportedCall as refusal:
         assert backend != "torch", "the specification refuses nothing"

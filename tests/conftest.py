@@ -21,7 +21,9 @@ def _declared_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for declared in settings_of(DSASettings).values():
         for variable in declared.variables:
             monkeypatch.delenv(variable, raising=False)
+    settings._state.moments.forget()  # of caches that fixtures of a wider scope have allocated
     settings.reset()
     forget_warnings()
     yield
+    settings._state.moments.forget()
     settings.reset()

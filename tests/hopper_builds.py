@@ -1,4 +1,4 @@
-"""Compiles the Hopper kernels for sm90, which takes no GPU: `python tests/hopper_builds.py` says what each needs."""
+"""Compiles kernels for sm90, which takes no GPU: `python tests/hopper_builds.py` says what each needs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
@@ -24,13 +25,19 @@ POINTERS = {
 TYPES = {name: kind for kind, names in POINTERS.items() for name in names} | {"scale": "fp32", "slot_count": "i64"}
 
 
-def build(kernel: Any, constants: dict[str, Any], types: dict[str, str] | None = None, **options: Any) -> Any:
+def build(
+    kernel: Any,
+    constants: dict[str, Any],
+    types: dict[str, str] | None = None,
+    source_of: type[ASTSource] = GluonASTSource,
+    **options: Any,
+) -> Any:
     """The compiled kernel; types of its arguments go by their names, and addresses are multiples of 16."""
     known = {**TYPES, **(types or {})}
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else known.get(name, "i32") for name in names}
     aligned = [name for name in names if signature[name].startswith("*")]
-    source = GluonASTSource(
+    source = source_of(
         fn=kernel,
         signature=signature,
         constexprs={(names.index(name),): value for name, value in constants.items()},
@@ -113,6 +120,16 @@ def wide_prefill() -> Any:
     return build(attend_wide, constants, {"out": "*bf16"}, num_warps=4, maxnreg=168)
 
 
+def dense_prefill() -> Any:
+    from dsa_exec.ops.dense_mla_prefill.kernels.portable import _attend
+    from dsa_exec.ops.dense_mla_prefill.launch import portable_launch
+
+    launch = portable_launch("sm90", 4096, 576, 512, 2)
+    constants = {"D": 576, "D_V": 512, "HAS_SINK": True, "UPCAST": False, "STAGES": launch.stages}
+    constants |= {"QUERIES": launch.queries, "KEYS": launch.keys, "VALUES": launch.values, "REST": launch.rest}
+    return build(_attend, constants, {"out": "*bf16"}, ASTSource, num_warps=launch.warps)
+
+
 def decode(heads: int) -> Callable[[], Any]:
     def built() -> Any:
         from dsa_exec.ops.sparse_mla_decode.kernels.hopper import decode_kernel
@@ -137,6 +154,15 @@ def decode(heads: int) -> Callable[[], Any]:
     return built
 
 
+def step_copies() -> Any:
+    from dsa_exec.ops.step_metadata.kernels.copies import _copy
+    from dsa_exec.ops.step_metadata.launch import copy_launch
+
+    launch = copy_launch()
+    types = {"entries_ptr": "*i64", "entry_of_program_ptr": "*i32"}
+    return build(_copy, {"ELEMENTS": launch.elements}, types, ASTSource, num_warps=launch.warps)
+
+
 BUILDS = {
     "topk, many rows": topk_of_many_rows,
     "topk, few rows": topk_of_few_rows,
@@ -144,9 +170,11 @@ BUILDS = {
     "paged_mqa_logits": paged_logits,
     "sparse_mla_prefill, narrow": narrow_prefill,
     "sparse_mla_prefill, wide": wide_prefill,
+    "dense_mla_prefill": dense_prefill,
     "sparse_mla_decode, 16 heads": decode(16),
     "sparse_mla_decode, 32 heads": decode(32),
     "sparse_mla_decode, 64 heads": decode(64),
+    "step copies": step_copies,  # its addresses come from memory, which an interpreter may see otherwise
 }
 
 

@@ -27,7 +27,7 @@ class Done:
         return json.loads(self.out)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dsa() -> Callable[..., Done]:
     def run(*arguments: str, stdin: str | bytes = "", **environment: str) -> Done:
         done = subprocess.run(

@@ -99,6 +99,21 @@ def test_the_report_as_json(dsa, text):
     assert [it["name"] for it in report["stages"]][-3:] == ["prefill", "decode", "compare"]
 
 
+def test_a_short_prompt_is_attended_to_densely(dsa, tmp_path):
+    """The report has the op, and tells that nothing was selected, where a share of positions would mean nothing."""
+    file = tmp_path / "short.txt"
+    file.write_text(TEXT[:100])
+    arguments = ("run", "--prompt", file, "--max-new-tokens", "3")
+    done = dsa(*arguments, "--json", **UNQUANTISED)
+    assert done.code == 0, done.err
+    assert done.json["agreement"]["selected_in_common"] is None
+    assert done.json["agreement"]["same_tokens"] is True
+    calls = {it["op"]: it["calls"] for it in done.json["backends"]}
+    assert calls["dense_mla_prefill"] == calls["kv_gather"] == 2
+    shown = dsa(*arguments, **UNQUANTISED)
+    assert "the same 3 tokens; nothing selected, the prompt attends to all of itself; largest" in shown.out
+
+
 @pytest.mark.parametrize("kind", ["deepseek_v32", "glm_moe_dsa"])
 def test_unquantised_formats_give_the_tokens_of_plain_transformers(dsa, checkpoint, text, kind):
     """A checkpoint from a folder, without a tokenizer: bytes as tokens, and token for token the same."""

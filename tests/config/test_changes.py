@@ -30,6 +30,7 @@ class Tracked(LiveSettings):
     b: bool = setting(False, effect="allocate")
     c: str = setting("c", effect="capture")
     d: float = setting(0.5, effect="process")
+    e: int = setting(0, effect="call and allocate")
     names: frozenset[str] = setting(frozenset())
     colour: Colour = setting(Colour.red)
     key: SecretStr = setting(SecretStr(""))
@@ -135,6 +136,52 @@ def test_a_change_after_its_moment_is_reported():
     own.set(a=1, c="now")
     with pytest.raises(ValueError, match=r"passed\('call'\): wanted capture or allocate"):
         own.passed("call", "nothing")
+
+
+def test_a_setting_that_matters_at_calls_and_at_allocation():
+    """It is too late for the caches that are there, and takes effect at the next call all the same."""
+    own = _fresh()
+    own.set(e=1)
+    own.passed("allocate", "the KV cache was allocated")
+    with pytest.warns(
+        TooLate, match="too late: the KV cache was allocated at .*; it takes effect at the next call, and"
+    ):
+        own.set(e=2)
+    (told,) = own.explain("e").warnings
+    assert told.endswith("for how a cache is laid out at its next allocation")
+    own.passed("allocate", "another cache was allocated")
+    assert own.explain("e").warnings == ()
+
+
+def test_a_moment_is_told_at_the_line_that_called_the_package_that_reads(monkeypatch):
+    """A package that reads the settings allocates for its caller; a whole program of it is its own caller."""
+
+    class Read(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="READ_HERE_")
+        read_by = (__name__.partition(".")[0],)
+        a: int = setting(0, effect="allocate")
+
+    package = own_live(Read)
+    calls = {"__name__": "elsewhere", "allocate": lambda: package.passed("allocate", "a cache was allocated")}
+    exec(compile("allocate()", "caller.py", "exec"), calls)
+    with pytest.warns(TooLate, match=r"a cache was allocated at caller\.py:1;"):
+        package.set(a=1)
+
+
+def test_moments_can_be_forgotten_and_put_back():
+    """What a copy keeps is not what is forgotten."""
+    own = _fresh()
+    own.passed("allocate", "a cache was allocated")
+    with pytest.warns(TooLate):
+        own.set(b=True)
+    kept = own._state.moments.copy()
+    own._state.moments.forget()
+    own.set(b=False)
+    assert own.explain("b").warnings == ()
+    own._state.moments = kept
+    assert len(own.explain("b").warnings) == 1
+    with pytest.warns(TooLate):
+        own.set(b=True)
 
 
 def test_a_process_setting_is_fixed_by_its_first_read(monkeypatch):

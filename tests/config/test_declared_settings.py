@@ -32,11 +32,13 @@ PUBLISHED = [
     ("mqa_logits_max_chunk_bytes", "SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES", 0, None),
     ("index_k_format", "SGLANG_DSA_INDEX_K_FORMAT", "fp8", None),
     ("kv_format", "SGLANG_DSA_KV_FORMAT", "fp8", None),
+    ("prefill_attention", "SGLANG_DSA_PREFILL_ATTENTION", "auto", None),
+    ("decode_attention", "SGLANG_DSA_DECODE_ATTENTION", "auto", None),
 ]
 
 OPS = (
     "index_quant index_store index_gather mqa_logits paged_mqa_logits topk index_select kv_store kv_gather "
-    "sparse_mla_prefill sparse_mla_decode"
+    "dense_mla_prefill sparse_mla_prefill sparse_mla_decode step_metadata"
 ).split()
 
 
@@ -70,6 +72,12 @@ def test_every_op_has_a_backend_setting(op):
         ("SGLANG_DSA_MEM_FRACTION_STATIC", ["0", "1", "none", "0.9"], ["-0.1", "1.1", "nan", "inf", ""]),
         ("SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES", ["0", "268435456"], ["-1", "1e9", "1_000", "0x10"]),
         ("SGLANG_DSA_KV_FORMAT", ["fp8", " model "], ["bf16", "", "FP8"]),
+        (
+            "SGLANG_DSA_PREFILL_ATTENTION",
+            ["auto", "dense", " sparse_bf16", "fp8_kv"],
+            ["", "Dense", "flashmla", "fa3", "tilelang", "flashmla_auto"],
+        ),
+        ("SGLANG_DSA_DECODE_ATTENTION", ["auto", "sparse_bf16", "fp8_kv"], ["", "dense", "flashmla_auto"]),
     ],
 )
 def test_ranges(variable, good, bad, monkeypatch):
@@ -82,6 +90,21 @@ def test_ranges(variable, good, bad, monkeypatch):
         with pytest.raises(BadValue, match=f"^{variable}={text!r} ") as caught:
             settings.explain(variable)
         assert (caught.value.variable, caught.value.given) == (variable, text)
+
+
+@pytest.mark.parametrize("name", ["prefill_attention", "decode_attention"])
+def test_engines_names_for_ways_of_attending(name, monkeypatch):
+    """flashmla_sparse and flashmla_kv are taken from everywhere; flashmla_auto was removed, and the error says so."""
+    for engines, ours in (("flashmla_sparse", "sparse_bf16"), (" flashmla_kv ", "fp8_kv")):
+        monkeypatch.setenv(f"SGLANG_DSA_{name.upper()}", engines)
+        assert getattr(settings, name) == getattr(DSASettings(), name) == ours
+        with settings.override(**{name: "auto"}), settings.override(**{name: engines}):
+            assert getattr(settings, name) == ours
+    monkeypatch.setenv(f"SGLANG_DSA_{name.upper()}", "flashmla_auto")
+    with pytest.raises(
+        BadValue, match=f"'flashmla_auto' .*: was removed, use auto, which .*; {name} takes one of auto,"
+    ):
+        getattr(settings, name)
 
 
 def test_a_fraction_is_a_finite_float(monkeypatch):

@@ -110,3 +110,59 @@ def test_the_plugin_starts_without_torch():
     loaded = set(done.stdout.split())
     assert "dsa_config.testing.leaks" in loaded
     assert loaded.isdisjoint({"torch", "triton", "numpy", "openfeature", "watchfiles", "dsa_config.testing.matrix"})
+
+
+def test_what_a_test_allocates_and_captures_ends_with_it(pytester):
+    """A moment that passed in one test makes no change of the next one too late, nor the giving back of its own."""
+    result = run(
+        pytester,
+        """
+        import warnings
+        from dsa_config import TooLate
+        pytestmark = pytest.mark.filterwarnings("error::dsa_config.TooLate")
+
+        class Early(LiveSettings):
+            wide: bool = setting(False, effect="allocate")
+
+        live(Early)
+
+        def test_allocates(settings_set):
+            settings_set(kv_format="model")
+            settings.passed("allocate", "a cache was allocated")
+            live(Early).passed("allocate", "another was allocated")
+            with pytest.warns(TooLate):
+                settings_set(kv_format="fp8")
+
+        def test_later(settings_set, settings_load, tmp_path):
+            settings_set(kv_format="model")
+            settings_set(live(Early), wide=True)
+            (tmp_path / "x.toml").write_text("index_k_format = 'model'")
+            settings_load(file=tmp_path / "x.toml")
+            settings.passed("allocate", "a cache was allocated")
+
+        def test_of_a_class_of_its_own():
+            class Late(LiveSettings):
+                wide: bool = setting(False, effect="allocate")
+
+            late = live(Late)
+            late.passed("allocate", "a cache was allocated")
+            type(settings).late = late
+
+        def test_after_that():
+            type(settings).late.set(wide=True)
+            type(settings).late.reset()
+            del type(settings).late
+
+        def test_leaks():
+            settings.passed("allocate", "a cache was allocated")
+            with pytest.warns(TooLate):
+                settings.set(kv_format="model")
+
+        def test_after_the_leak():
+            assert settings.kv_format == "fp8"
+        """,
+        "--dsa-leaks=warn",
+        "-W",
+        "default::dsa_config.testing.SettingsLeak",
+    )
+    result.assert_outcomes(passed=6, warnings=1)

@@ -10,6 +10,7 @@ from dsa_config import settings
 from dsa_exec import (
     IndexKCache,
     MlaCache,
+    dense_mla_prefill,
     index_gather,
     index_quant,
     index_store,
@@ -137,3 +138,16 @@ def test_prefill_attention(backend, heads):
     with settings.override(sparse_mla_prefill_backend=backend):
         out, _ = attempt(sparse_mla_prefill, q, kv, picked, sm_scale=576**-0.5)
     assert difference(out, attention(q, kv, picked, 512, 576**-0.5)) < QUANTISED
+
+
+@pytest.mark.parametrize("heads", [16, 128])
+@pytest.mark.parametrize("backend", backends("dense_mla_prefill"))
+def test_dense_attention(backend, heads):
+    """The same over whole windows."""
+    q, kv = normal(7, 2, heads, 576, dtype=torch.bfloat16), normal(8, 256, 576, dtype=torch.bfloat16)
+    starts, ends = (torch.tensor(it, dtype=torch.int32, device=DEVICE) for it in ([0, 100], [96, 196]))
+    with settings.override(dense_mla_prefill_backend=backend):
+        out, _ = attempt(dense_mla_prefill, q, kv, starts, ends, sm_scale=576**-0.5)
+    for row in range(2):
+        window = torch.arange(int(starts[row]), int(ends[row]), device=DEVICE)[None]
+        assert difference(out[row], attention(q[row : row + 1], kv, window, 512, 576**-0.5)[0]) < QUANTISED

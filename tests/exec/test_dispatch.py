@@ -116,7 +116,7 @@ def test_when_all_refuse_every_refusal_is_told(monkeypatch):
 
 def test_an_unknown_backend_is_a_bad_value(monkeypatch):
     """A name without a file is refused where it is given, with the names that there are."""
-    with pytest.raises(BadValue, match="one of auto, gluon, torch, triton"):
+    with pytest.raises(BadValue, match="one of auto, aiter, gluon, torch, triton"):
         settings.override(topk_backend="deep_gem")
     monkeypatch.setenv("SGLANG_DSA_TOPK_BACKEND", "tortch")
     with pytest.raises(BadValue, match="^SGLANG_DSA_TOPK_BACKEND='tortch'.* did you mean torch"):
@@ -125,7 +125,7 @@ def test_an_unknown_backend_is_a_bad_value(monkeypatch):
 
 def test_every_op_is_found_with_its_specification():
     """Twelve ops, each with a torch backend, which `auto` takes last."""
-    assert len(op_names()) == 12
+    assert len(op_names()) == 13
     assert all(list(backends(op))[-1] == "torch" for op in op_names())
 
 

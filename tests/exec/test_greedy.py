@@ -39,6 +39,13 @@ def test_rows_select_up_to_themselves():
     assert agreement(reference, other).selected_in_common == pytest.approx(4 / 6)
 
 
+def test_what_was_not_selected_is_not_compared():
+    """Where rows attend to all that they see, there is no share of selected positions to tell."""
+    dense = Continuation([1], torch.zeros(1, 3), {}, 0.0, 0.0)
+    assert agreement(continuation([1]), dense) == Agreement(None, None, 0.0)
+    assert agreement(dense, continuation([1])) == Agreement(None, None, 0.0)
+
+
 @pytest.mark.parametrize(
     ("tokens", "new", "words"),
     [([], 2, "prompt is empty; wanted at least one token"), ([1], 0, "max_new_tokens is 0; wanted an integer")],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dsa_exec.core import host_memory
+from dsa_exec.core import hardware, host_memory
 from dsa_exec.core.hardware import MemoryReading, memory_reading
 
 CPU = torch.device("cpu")
@@ -16,6 +16,15 @@ def groups(tmp_path, monkeypatch):
     """A folder that stands for the one where control groups are told."""
     monkeypatch.setattr(host_memory, "CGROUP", tmp_path)
     return tmp_path
+
+
+def test_triton_may_come_in_another_package(monkeypatch):
+    """torch for ROCm brings pytorch-triton-rocm; without any of the names there is none."""
+    for installed, found in (({"pytorch-triton-rocm": "3.5.1"}, "3.5.1"), ({}, None), ({"triton": "3.6.0"}, "3.6.0")):
+        monkeypatch.setattr(hardware, "installed_version", installed.get)
+        hardware._capabilities.cache_clear()
+        assert hardware._capabilities(CPU).triton_version == found
+    hardware._capabilities.cache_clear()
 
 
 def write(folder, **files: object) -> None:

@@ -1,4 +1,4 @@
-"""Kernels that the interpreter of the CPU cannot run are built for Hopper, with the Triton that is installed."""
+"""Kernels that the interpreter of the CPU cannot run, or might run otherwise, are built for Hopper."""
 
 from __future__ import annotations
 

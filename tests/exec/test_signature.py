@@ -14,6 +14,7 @@ from dsa_exec import IndexKCache, MlaCache
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.dispatch import select
 from dsa_exec.dispatch.signature import signature_of, values_in
+from dsa_exec.layouts.index_k import IndexKLayout
 from dsa_exec.layouts.mla_kv import MlaLayout
 from dsa_exec.ops.index_select import Call as SelectCall
 from dsa_exec.ops.index_select import GatheredKeys, PagedKeys
@@ -97,6 +98,16 @@ def flat(value):
             yield from flat(part)
     else:
         yield value
+
+
+def test_layers_of_a_model_have_one_signature():
+    """Caches with equal layouts share one layout, however they were made: a layer's call is like the last layer's."""
+    caches = [MlaCache(CACHE.data.clone(), dataclasses.replace(CACHE.layout)) for _ in range(2)]
+    assert caches[0].layout is caches[1].layout
+    assert signature_of(call(cache=caches[0])) == signature_of(call(cache=caches[1]))
+    first, second = (IndexKCache.allocate(64, device="cpu", model_dtype=torch.bfloat16) for _ in range(2))
+    assert first.layout is second.layout
+    assert IndexKCache(first.data, IndexKLayout.of_spec(first.layout.spec)).layout is first.layout
 
 
 def test_every_call_is_a_frozen_dataclass():

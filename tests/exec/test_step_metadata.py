@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.util import find_spec
 
 import pytest
@@ -44,6 +45,27 @@ def test_the_published_lengths():
     assert extend.row_lens.tolist() == [0, 0, 0, 0, 0, 1]
     assert extend.cache_lens.tolist() == [1]
     assert extend.page_table is None
+
+
+@every_backend
+def test_selected_lengths_and_sums():
+    """With index_topk: what each row selects, and both sums from 0 on. Without it there are none."""
+    verify = step_metadata("target_verify", ints(10, 0), 3, index_topk=12)
+    assert verify.dsa_cache_lens.tolist() == [11, 12, 12, 1, 2, 3]
+    assert verify.cu_cache_lens.tolist() == [0, 13, 16]
+    assert verify.cu_dsa_cache_lens.tolist() == [0, 11, 23, 35, 36, 38, 41]
+    plain = step_metadata("target_verify", ints(10, 0), 3)
+    assert plain.dsa_cache_lens is plain.cu_cache_lens is plain.cu_dsa_cache_lens is None
+
+
+@every_backend
+def test_sums_end_at_the_largest_int32(monkeypatch):
+    """More tokens than int32 can count, or lengths that nobody checked, give no negative sum."""
+    monkeypatch.setattr(Arguments, "values", lambda *_, **__: None)
+    lens = ints(2**31 - 1, 7, 2**62, -3, dtype=torch.int64)
+    metadata = step_metadata("decode", lens, index_topk=2048)
+    assert metadata.cu_cache_lens.tolist() == [0] + [2**31 - 1] * 4
+    assert metadata.cu_dsa_cache_lens.tolist() == [0, 2048, 2055, 4103, 4103]
 
 
 @every_backend
@@ -130,6 +152,28 @@ def test_unchecked_lengths_are_cut(monkeypatch, mode, n):
             "out.page_table is given; wanted",
             {"out": StepMetadata.allocate(2, 2, "cpu", 2), "page_table": None},
         ),
+        (RangeError, "index_topk is 0; wanted an integer from 1", {"index_topk": 0}),
+        (RangeError, "index_topk is 2048.0", {"index_topk": 2048.0}),
+        (
+            ShapeError,
+            "out.dsa_cache_lens is None; wanted lengths in `out` exactly if `index_topk` is given",
+            {"out": StepMetadata.allocate(2, 2, "cpu", 2), "index_topk": 8},
+        ),
+        (
+            ShapeError,
+            "out.dsa_cache_lens is given; wanted",
+            {"out": StepMetadata.allocate(2, 2, "cpu", 2, selects=True)},
+        ),
+        (
+            ShapeError,
+            "out.cu_cache_lens has shape",
+            {
+                "out": dataclasses.replace(
+                    StepMetadata.allocate(2, 2, "cpu", 2, selects=True), cu_cache_lens=torch.zeros(2, dtype=torch.int32)
+                ),
+                "index_topk": 8,
+            },
+        ),
         (
             StrideError,
             r"out.page_table has strides \[0, 1\].*overlap",
@@ -156,16 +200,18 @@ def test_what_it_is_not_made_for_is_an_error(error, words, changes):
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
-@pytest.mark.parametrize("launch", ["rows=1", "pages=1", "pages=2", "warps=1"])
+@pytest.mark.parametrize("launch", ["rows=1", "pages=1", "pages=2", "summed=1", "summed=4", "warps=1"])
 def test_launch_parameters_change_nothing(launch):
     """Whatever `kernel_launch` says, the numbers are the same."""
     args = ("target_verify", ints(5, 6, 7), 2)
     table = ints(*range(15)).view(3, 5)
     with settings.override(step_metadata_backend="triton", kernel_launch=f"step_metadata.triton.{launch}"):
-        got = step_metadata(*args, page_table=table)
+        got = step_metadata(*args, page_table=table, index_topk=7)
     with settings.override(step_metadata_backend="torch"):
-        wanted = step_metadata(*args, page_table=table)
+        wanted = step_metadata(*args, page_table=table, index_topk=7)
     assert torch.equal(got.row_lens, wanted.row_lens)
+    assert torch.equal(got.cu_cache_lens, wanted.cu_cache_lens)
+    assert torch.equal(got.cu_dsa_cache_lens, wanted.cu_dsa_cache_lens)
     assert torch.equal(got.page_table, wanted.page_table)
 
 
@@ -176,17 +222,18 @@ def test_launch_parameters_change_nothing(launch):
 def test_a_captured_step_follows_its_lengths(mode, n):
     """Captured once into given tensors, a replay gives the metadata of the lengths and pages of the moment."""
     lens, table = ints(5, 70, 1), ints(*range(12)).view(3, 4)
-    out = StepMetadata.allocate(3, n, DEVICE, pages=4)
-    step_metadata(mode, lens, n, page_table=table, out=out)  # compiles
+    out = StepMetadata.allocate(3, n, DEVICE, pages=4, selects=True)
+    step_metadata(mode, lens, n, page_table=table, index_topk=64, out=out)  # compiles
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step_metadata(mode, lens, n, page_table=table, out=out)
+        step_metadata(mode, lens, n, page_table=table, index_topk=64, out=out)
     for step in range(1, 4):
         lens.copy_(ints(step, 100 * step, 0))
         table.add_(1)
         graph.replay()
-        wanted = step_metadata(mode, lens, n, page_table=table)
+        wanted = step_metadata(mode, lens, n, page_table=table, index_topk=64)
         assert torch.equal(out.cache_lens, wanted.cache_lens)
+        assert torch.equal(out.cu_dsa_cache_lens, wanted.cu_dsa_cache_lens)
         assert torch.equal(out.context_lens, wanted.context_lens)
         assert torch.equal(out.page_table, wanted.page_table)

@@ -19,7 +19,7 @@ def oracle(cache, keys, slots):
             continue
         codes, scale = quantise(rotate(key) if layout.hadamard else key, pow2=layout.pow2_scale)
         for channel, code in enumerate(codes):
-            raw[key_address(layout, slot, channel)] = code
+            raw[key_address(layout, slot, channel)] = 0 if layout.unsigned_zero and code == 0x80 else code
         at = scale_address(layout, slot)
         raw[at : at + 4] = f32_bytes(scale)
     return {"bytes": torch.tensor(list(raw), dtype=torch.uint8).reshape(shape)}

@@ -49,6 +49,7 @@ def test_it_describes_what_is_right():
         ("kv_format", ["fp8"], ["bf16", 8]),
         ("mem_fraction_static", [None, 0.5, 1], [2, "none"]),
         ("topk_backend", ["auto"], ["Not A Name"]),
+        ("prefill_attention", ["dense", "flashmla_kv"], ["flashmla_auto", None]),
     ],
 )
 def test_variants_are_values_of_the_setting(name, good, bad):

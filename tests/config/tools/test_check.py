@@ -241,18 +241,25 @@ def test_flags_that_cannot_be_evaluated():
     assert "OSError: unreachable" in broken.message
 
 
+class Unread(LiveSettings):
+    model_config = SettingsConfigDict(env_prefix="UNREAD_")
+    read_by = ("dsa_config",)
+
+    spare: bool = setting(False)
+
+
 def test_set_and_never_read(monkeypatch, tmp_path):
     """A setting that no code of the project reads is worth a warning when it is set, by whatever source."""
-    monkeypatch.setenv("SGLANG_USE_AITER", "1")
-    (finding,) = check(DSASettings)
-    assert (finding.severity, finding.kind, finding.setting) == ("warning", "unread-setting", "use_aiter")
+    monkeypatch.setenv("UNREAD_SPARE", "1")
+    (finding,) = check(Unread)
+    assert (finding.severity, finding.kind, finding.setting) == ("warning", "unread-setting", "spare")
     assert "no code of this version reads it" in finding.message
     assert exit_code((finding,)) == 1
-    monkeypatch.delenv("SGLANG_USE_AITER")
+    monkeypatch.delenv("UNREAD_SPARE")
     flags = tmp_path / "flags.json"
-    flags.write_text('{"flags": {"use_aiter": {"state": "ENABLED", "variants": {"on": true}, "defaultVariant": "on"}}}')
-    (finding,) = check(DSASettings, flags=flags)
-    assert (finding.kind, finding.origin) == ("unread-setting", "feature flag use_aiter")
+    flags.write_text('{"flags": {"spare": {"state": "ENABLED", "variants": {"on": true}, "defaultVariant": "on"}}}')
+    (finding,) = check(Unread, flags=flags)
+    assert (finding.kind, finding.origin) == ("unread-setting", "feature flag spare")
 
 
 def test_what_was_loaded_is_checked(tmp_path):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from dsa_config import BadValues, DeprecatedName, settings
 from dsa_config.cli import app
 from dsa_config.flags import FlagsExtraMissing
-from dsa_config.tools import printing
+from dsa_config.tools import printing, readers
 from dsa_config.tools.completion import setting_names
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{DeprecatedName.__module__}.{DeprecatedName.__name__}")
@@ -34,6 +34,7 @@ def test_show_and_explain(config, tmp_path, monkeypatch):
     path = tmp_path / "x.env"
     path.write_text("SGLANG_USE_AITER=1\n")
     monkeypatch.setenv("SGLANG_NSA_FUSE_TOPK", "0")
+    monkeypatch.setattr(readers, "unread", lambda cls: frozenset(("use_aiter",)))
     assert config("show", "--dotenv", path).endswith(f"loaded: {path}\n")
     assert json.loads(config("show", "--json"))["fingerprint"] == settings.fingerprint()
     assert "no code of this version reads it" in config("explain", "use_aiter")
@@ -103,3 +104,9 @@ def test_a_terminal_keeps_its_width(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "77")
     assert printing.console().width == 77
+
+
+def test_a_closed_output_gets_nothing(monkeypatch):
+    """As a process has it that is started with `>&-`: there is nobody to tell, and nothing fails."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert printing.print_json({"a": 1}) is None

@@ -39,6 +39,7 @@ GOOD = [
     {"include": "base.json", "mem_fraction_static": None},
     {"include": ["base.json"], "mem_fraction_static": "none", "kv_format": "model"},
     {"profile": "a", "profiles": {"a": {"topk_backend": "torch"}, "b": {}}},
+    {"prefill_attention": "flashmla_sparse", "decode_attention": "fp8_kv"},
 ]
 BAD = [
     {"fuse_tpok": True},
@@ -49,6 +50,8 @@ BAD = [
     {"mem_fraction_static": "some"},
     {"kv_format": "fp9"},
     {"topk_backend": "warp"},
+    {"prefill_attention": "flashmla_auto"},
+    {"decode_attention": "dense"},
     {"include": [1]},
     {"include": ""},
     {"profile": 1},
@@ -103,7 +106,7 @@ def test_deprecated_keys(tmp_path):
 def test_backends_are_those_that_there_are():
     """The choices of a backend are looked up; descriptions, defaults and names are told."""
     field = settings_schema(DSASettings)["properties"]["topk_backend"]
-    assert field["enum"] == ["auto", "gluon", "torch", "triton"]
+    assert field["enum"] == ["auto", "aiter", "gluon", "torch", "triton"]
     assert field["default"] == "auto"
     assert field["x-environment"] == "SGLANG_DSA_TOPK_BACKEND"
     assert field["description"] == "Which kernel picks the best-scored positions."

@@ -18,8 +18,8 @@ def test_what_the_execution_package_reads():
     assert any(place.startswith("dsa_exec/ops/index_select/__init__.py:") for place in found["fuse_topk"])
     assert any(place.startswith("dsa_exec/ops/topk/__init__.py:") for place in found["topk_backend"])
     assert {name for name in settings_of(DSASettings) if name.endswith("_backend")} <= set(found)
-    assert "use_aiter" in unread(DSASettings)
-    assert "debug_log_decisions" not in unread(DSASettings)
+    assert any(place.startswith("dsa_exec/caches/") for place in found["hip_disable_preshuffle"])
+    assert unread(DSASettings) == frozenset(settings_of(DSASettings)) - set(found)
 
 
 @pytest.fixture

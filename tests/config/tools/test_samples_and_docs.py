@@ -17,6 +17,7 @@ from dsa_config.declared import settings_of
 from dsa_config.tools.export_docs import settings_page
 from dsa_config.tools.export_sample import sample_dotenv, sample_toml
 from dsa_config.tools.groups import groups_of
+from dsa_config.tools.readers import unread
 
 
 class Point(BaseModel):
@@ -89,12 +90,21 @@ def test_the_toml_sample_names_its_schema():
     assert tomllib.loads(uncommented(text))["include"] == []
 
 
+class Unread(LiveSettings):
+    model_config = SettingsConfigDict(env_prefix="UNREAD_")
+    headings: ClassVar = {"spare": "Spares"}
+    read_by = ("dsa_config",)
+
+    spare: bool = setting(False)
+
+
 def test_samples_leave_out_what_nobody_reads():
-    """Unless everything is asked for."""
-    assert "SGLANG_USE_AITER" not in sample_dotenv(DSASettings, everything=False)
-    assert "# ROCm" not in sample_toml(DSASettings, everything=False)
-    assert "#use_aiter = false" in sample_toml(DSASettings)
-    assert "At present no code of this version reads it." in sample_toml(DSASettings)
+    """Unless everything is asked for; the reference says so of it."""
+    assert "UNREAD_SPARE" not in sample_dotenv(Unread, everything=False)
+    assert "# Spares" not in sample_toml(Unread, everything=False)
+    assert "#spare = false" in sample_toml(Unread)
+    assert "At present no code of this version reads it." in sample_toml(Unread)
+    assert "**No code of this version reads it.**" in settings_page(Unread)
 
 
 def test_secrets_are_in_no_document():
@@ -111,17 +121,7 @@ def test_the_reference_has_every_setting_and_control():
         section = page.split(f"### {name}\n")[1].split("\n#")[0]
         for part in (it.description, it.allowed, f"`{it.default}`", *it.variables, "takes effect", "since", "example"):
             assert part in section
-        assert ("No code of this version reads it." in section) == (
-            name
-            in {
-                "enable_mtp_precompute_metadata",
-                "use_fused_metadata_copy",
-                "prefill_dense_attn_kv_len_threshold",
-                "hip_disable_preshuffle",
-                "use_aiter",
-                "aiter_enable_aot_gluon_pa_mqa_logits",
-            }
-        )
+        assert ("No code of this version reads it." in section) == (name in unread(DSASettings))
     assert all(f"| `{name}` |" in page for name in control_variables(DSASettings))
     assert page.index("| 1 | the default") < page.index("the environment |") < page.index("| 9 | this scope")
     headings = [heading for heading, _ in groups_of(DSASettings)]
