@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.ops import attention_work, mqa_logits_work, paged_mqa_logits_work, topk_work
+from benchmarks.ops import attention_work, dense_attention_work, mqa_logits_work, paged_mqa_logits_work, topk_work
 from benchmarks.ops.timing import Clock, Timed
 from benchmarks.ops.work import Bar, Work
 from dsa_exec import record_calls
@@ -24,7 +24,7 @@ INPUT_BYTES = 6 * 2**30
 
 def works() -> Iterator[Work]:
     """All work there is."""
-    for module in (topk_work, mqa_logits_work, paged_mqa_logits_work, attention_work):
+    for module in (topk_work, mqa_logits_work, paged_mqa_logits_work, attention_work, dense_attention_work):
         yield from module.works()
 
 
