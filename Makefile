@@ -1,6 +1,7 @@
 .PHONY: help install run test lint types layers coverage generate check bench-config clean
 
 BIN := .venv/bin
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,8 +15,9 @@ install: .venv/.installed  ## Make .venv and install the project into it
 run: install  ## Run a DSA model on the text that ships with the project
 	$(BIN)/dsa run
 
+# A process for each core, with one thread each: two that each take all cores are slower than one.
 test: install  ## Run the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 lint: install  ## Check style and formatting
 	$(BIN)/ruff check .
