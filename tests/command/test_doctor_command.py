@@ -221,7 +221,11 @@ def test_on_a_narrow_terminal():
 
 def test_interrupted():
     """Ctrl-C ends the command with 130 and a word: a third of a second after its begin, while torch is imported."""
-    sends = "import os, signal, threading; threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()"
+    # What runs in the background of a script inherits that Ctrl-C is ignored.
+    sends = (
+        "import os, signal, threading; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()"
+    )
     program = PROGRAM.replace("main()", f"{sends}; main()")
     done = subprocess.run([sys.executable, "-c", program, "doctor"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (130, "")

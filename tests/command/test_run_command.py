@@ -287,13 +287,23 @@ def test_without_transformers(tmp_path, dsa, expect_sentence):
     expect_sentence(dsa("run", PYTHONPATH=path), "pip install 'dsa[transformers]'")
 
 
+def takes_interrupts() -> None:
+    """In a child, as a terminal starts a command: in the background of a script it would ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupted():
     """Ctrl-C ends the command with 130 and a word, wherever it is."""
     command = [sys.executable, "-c", "from dsa_exec.cli import main; main()", "run", "--max-new-tokens", "4000"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(5)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=takes_interrupts
+    ) as running:
+        try:
+            time.sleep(5)
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert (running.returncode, out) == (130, "")
     assert err.strip().endswith("dsa: interrupted")
     assert "Traceback" not in err
