@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -163,6 +164,37 @@ def step_copies() -> Any:
     return build(_copy, {"ELEMENTS": launch.elements}, types, ASTSource, num_warps=launch.warps)
 
 
+def step_metadata() -> Any:
+    from dsa_exec.ops.step_metadata.kernels.portable import _expand
+    from dsa_exec.ops.step_metadata.launch import portable_launch
+
+    launch = portable_launch()
+    sizes = ("context_stride", "table_stride", "expanded_stride", "row_count", "drafts_to_come", "index_topk")
+    types = {name: "*i32" for name in _expand.arg_names if name.endswith("_ptr")} | dict.fromkeys(sizes, "i32")
+    constants = {"ROWS": launch.rows, "PAGES": launch.pages, "SUMMED": launch.summed, "SELECTS": True}
+    return build(_expand, constants, types, ASTSource, num_warps=launch.warps)
+
+
+def settled_logits(op: str) -> Callable[[], Any]:
+    def built() -> Any:
+        kernel = importlib.import_module(f"dsa_exec.ops.{op}.kernels.settle").settle_kernel
+        constants = {"CLEAN": True, "COPY": True, "SHIFTED": True, "PAGE": 64, "COLUMNS": 1024}
+        known = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        return build(kernel, known, {"source": "*fp32", "target": "*fp32"}, ASTSource, num_warps=4)
+
+    return built
+
+
+def around_a_vendor(name: str, **constants: Any) -> Callable[[], Any]:
+    def built() -> Any:
+        from dsa_exec.core.kernels import vendor_attention
+
+        types = {"out": "*i16", "to_out": "*i16", "to_lse": "*fp32", "selects": "*i8", "named": "*i32"}
+        return build(getattr(vendor_attention, name), constants, types, ASTSource, num_warps=4)
+
+    return built
+
+
 BUILDS = {
     "topk, many rows": topk_of_many_rows,
     "topk, few rows": topk_of_few_rows,
@@ -174,6 +206,12 @@ BUILDS = {
     "sparse_mla_decode, 16 heads": decode(16),
     "sparse_mla_decode, 32 heads": decode(32),
     "sparse_mla_decode, 64 heads": decode(64),
+    "indices, before a vendor": around_a_vendor("_name_kernel", BLOCK=1024),
+    "attention, copied after a vendor": around_a_vendor("_copy_kernel", HEADS=8, CHANNELS=512),
+    "attention, cleared after a vendor": around_a_vendor("_clear_kernel", HEADS=8, CHANNELS=512),
+    "step metadata": step_metadata,
+    "mqa_logits, after a vendor": settled_logits("mqa_logits"),
+    "paged_mqa_logits, after a vendor": settled_logits("paged_mqa_logits"),
     "step copies": step_copies,  # its addresses come from memory, which an interpreter may see otherwise
 }
 
