@@ -146,4 +146,9 @@ def is_capturing(device: torch.device) -> bool:
     """Whether the current stream of the device is capturing a CUDA graph."""
     import torch
 
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if device.type != "cuda":
+        return False
+    if device.index is None or device.index == torch.cuda.current_device():
+        return torch.cuda.is_current_stream_capturing()
+    with torch.cuda.device(device):  # torch asks the current device's stream
+        return torch.cuda.is_current_stream_capturing()

@@ -6,6 +6,7 @@ between replays are the values in the step's tensors.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
@@ -48,25 +49,35 @@ class CudaGraph:
         graph: torch's object, for its pool.
     """
 
-    def __init__(self, pool: Any = None) -> None:
+    def __init__(self, pool: Any = None, device: torch.device | None = None) -> None:
         """Make an empty one.
 
         Args:
             pool: memory that several graphs share, such as `other.graph.pool()`.
+            device: whose work is captured; the current one if not given.
         """
         self.graph = torch.cuda.CUDAGraph()
         self._pool = pool
+        self._device = torch.device("cuda", torch.cuda.current_device()) if device is None else device
 
     def capture(self, run: Callable[[], Result]) -> Result:
         """Run the function once, since compiling and loading cannot be captured, and capture a second run."""
-        run()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(self.graph, pool=self._pool):
-            return run()
+        with torch.cuda.device(self._device):
+            run()
+            torch.cuda.synchronize()
+            # torch's own stream for captures is one for the process, on the device that was current first.
+            with torch.cuda.graph(self.graph, pool=self._pool, stream=_capture_stream(self._device)):
+                return run()
 
     def replay(self) -> None:
         """Replay on the current stream."""
         self.graph.replay()
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures of a device, so that those with one pool share its memory."""
+    return torch.cuda.Stream(device)
 
 
 class CapturedStep(Generic[Given, Result]):

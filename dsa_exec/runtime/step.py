@@ -157,11 +157,26 @@ def prepare_step(
                 raise RangeError("prepare_step", name, f"is {given} beside `out`", "None, `out` keeps what it has")
         _fill(out, seq_lens, page_table)
         return out
+    # Tensors that were made under inference_mode could not be refreshed outside of it.
+    with torch.inference_mode(mode=False):
+        return _made(mode, seq_lens, page_table, n, index_topk, scheduled, cache_pages or 0)
+
+
+def _made(
+    mode: Mode,
+    seq_lens: torch.Tensor,
+    page_table: torch.Tensor,
+    n: int,
+    index_topk: int,
+    scheduled: bool | None,
+    cache_pages: int,
+) -> Step:
+    b, pages = page_table.shape
     metadata = step_metadata(mode, seq_lens, n, page_table=page_table, index_topk=index_topk)
     table = metadata.page_table
     if table is None or n != 1:  # a copy: the caller's table may be gone when the step is refreshed
         table = page_table.clone(memory_format=torch.contiguous_format)
-    schedule = _schedule(mode, metadata, table, scheduled, cache_pages or 0)
+    schedule = _schedule(mode, metadata, table, scheduled, cache_pages)
     if schedule is not None and schedule.page_table.shape == (b * n, pages) and not schedule.cache_pages:
         metadata = dataclasses.replace(metadata, page_table=schedule.page_table)  # the same pages: once is enough
     cu_rows = torch.arange(b * n + 1, dtype=torch.int32, device=page_table.device)

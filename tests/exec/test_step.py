@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import fakes.deep_gemm
@@ -227,6 +228,22 @@ def test_a_schedule_is_refreshed_in_place(mode, n, arch, cache_pages):
 
 
 @named_deep_gemm
+@pytest.mark.parametrize("arch", ["sm90", None])
+def test_a_step_made_under_inference_mode_is_refreshed_outside(arch):
+    """As where an engine makes its steps while it warms up, and replays elsewhere; and the other way round."""
+    with contextlib.ExitStack() as stack:
+        if arch is not None:
+            stack.enter_context(assumed(machine(arch)))
+        with torch.inference_mode():
+            step = prepare_step("target_verify", ints(5, 9), table(2, 3), 2, index_topk=8, scheduled=arch is not None)
+        step.refresh(ints(6, 10), table(2, 3))
+        assert step.metadata.cache_lens.tolist() == [8, 12]
+        with torch.inference_mode():
+            step.refresh(ints(7, 11), table(2, 3))
+        assert step.metadata.cache_lens.tolist() == [9, 13]
+        assert not any(tensor.is_inference() for tensor in step.tensors().values())
+
+
 def test_expanded_pages_are_kept_once():
     """Where the schedule has the pages of every row, the metadata's are the same memory; cut ones are its own."""
     with assumed(machine("sm90")):

@@ -81,7 +81,9 @@ def paged_schedule(
         raise DeviceError(args.op, "hw", f"is {hw.arch}", f"a device that deep_gemm can use ({sentence})")
     form, _ = paged_form(mode, b, n, hw)
     longest = page_table.shape[1] * PAGE_TOKENS
-    made = make_schedule(form, context_lens, page_table, hw, longest=longest, cache_pages=cache_pages)
+    # Tensors that were made under inference_mode could not be refreshed outside of it.
+    with torch.inference_mode(mode=False):
+        made = make_schedule(form, context_lens, page_table, hw, longest=longest, cache_pages=cache_pages)
     return made if out is None else _refreshed(args, out, made)
 
 

@@ -8,6 +8,7 @@ layer and the next step: filling it takes about as long as decoding one request.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ class _Kept:
 
 
 _kept: dict[Hashable, _Kept] = {}
+_numbers = [itertools.count()]  # of flags; taking the next is one step, whichever thread does it
 
 
 def with_schedule(module: Any, device: torch.device, shapes: tuple[int, ...], attend: Callable[[Any], Any]) -> Any:
@@ -63,14 +65,15 @@ def with_schedule(module: Any, device: torch.device, shapes: tuple[int, ...], at
         return attend(kept.schedule)
     schedule = module.get_mla_metadata()[0]
     returned = attend(schedule)
-    if kept is None and not capturing and len(_kept) < MOST_KEPT:
-        _kept[key] = _Kept(schedule, stream, _flag(device, len(_kept)))
+    if kept is None and not capturing and (number := next(_numbers[0])) < MOST_KEPT:
+        _kept[key] = _Kept(schedule, stream, _flag(device, number))
     return returned
 
 
 def forget_schedules() -> None:
     """For tests: as if none had been filled yet."""
     _kept.clear()
+    _numbers[0] = itertools.count()
 
 
 def _stream(device: torch.device) -> int:
@@ -92,4 +95,6 @@ def _flag(device: torch.device, number: int) -> torch.Tensor | None:
 
 @functools.cache
 def _flags() -> torch.Tensor:
-    return torch.zeros(MOST_KEPT, dtype=torch.uint8, pin_memory=True)
+    # A tensor made under inference_mode could not be written to outside of it.
+    with torch.inference_mode(mode=False):
+        return torch.zeros(MOST_KEPT, dtype=torch.uint8, pin_memory=True)
