@@ -99,6 +99,21 @@ def test_a_broken_script_is_refused():
         migrated("shell", f"export {OLD}=1\nif then (\n")
 
 
+@pytest.mark.parametrize(
+    "text", [f"echo 'OLDER_FUSE_TOPK'{OLD}\n", f"echo A'{OLD}'\n", f'echo "{OLD}""_OF" x\n', f"x='{OLD}'B\n"]
+)
+def test_a_name_that_is_joined_with_another_word_is_left(text):
+    """The shell makes one word of parts side by side, and the name is none in it."""
+    done = migrated("shell", text)
+    assert (done.text, done.changes) == (text, [])
+
+
+@pytest.mark.parametrize("text", [f"echo --'{OLD}'=1\n", f"echo '{OLD}'=\"$x\"\n", f"x='{OLD}'\n"])
+def test_a_name_beside_other_signs_is_renamed(text):
+    """A word of several parts in which the name stands whole."""
+    assert migrated("shell", text).text == text.replace(OLD, NEW)
+
+
 def words(text: str) -> object:
     try:
         return canonical_leaves(shlex.split(text))

@@ -21,6 +21,9 @@ from dsa_config.tools.migrate.prose import ESCAPED, site_in
 from dsa_config.tools.migrate.sites import WHOLE_FILE, Reading, Site, Value
 
 _PLAIN = re.compile(r"[\w.:/,%@+-]*", re.A)
+_JOINED_BEFORE = re.compile(r"\w['\"]+\Z", re.A)
+_JOINED_AFTER = re.compile(r"['\"]+\w", re.A)
+JOINED = "the shell joins it with what stands beside it, in quotes or without"
 
 
 @functools.cache
@@ -100,6 +103,8 @@ class _Parsed:
             return site_in(self._script, match, scope=scope)
         if node.type == "comment":
             return Site(match[0], place, "leave")
+        if node.type != "variable_name" and self._is_joined(node, match):
+            return Site(match[0], place, "by hand", scope=scope, why=JOINED)
         if node.type != "variable_name":
             return site_in(self._script, match, scope=scope, comments=node.type.startswith("heredoc"))
         if self._text(node) != match[0] or self._bytes[end : end + 1] == b"\\":
@@ -108,6 +113,16 @@ class _Parsed:
         if parent is not None and parent.type == "variable_assignment":
             return Site(match[0], place, sets=True, value=self._value(parent), scope=scope)
         return Site(match[0], place, scope=scope)
+
+    def _is_joined(self, node: Node, match: re.Match[str]) -> bool:
+        """Whether the name is only a part of a longer one in the word that the shell makes of quoted parts."""
+        within: Node | None = node
+        while within is not None and within.type != "concatenation":
+            within = within.parent
+        if within is None:
+            return False
+        before, after = _JOINED_BEFORE.search(self._script.text[: match.start()]), match.end()
+        return before is not None or _JOINED_AFTER.match(self._script.text, after) is not None
 
     def _value(self, assignment: Node) -> Value | None:
         """The literal that is assigned; None where something is appended or expanded."""
