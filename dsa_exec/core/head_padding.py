@@ -22,8 +22,17 @@ def says_padding(heads: int, taken: int) -> str | None:
 
 
 def lies_together(values: torch.Tensor) -> bool:
-    """Whether a tensor is contiguous and begins where a copy of 16 bytes may."""
-    return values.is_contiguous() and values.data_ptr() % 16 == 0
+    """Whether a tensor is contiguous, by its strides too, and begins where a copy of 16 bytes may.
+
+    A tensor of one row is contiguous for torch whatever that row's stride is; a copy engine is told the stride, and
+    takes multiples of 16 bytes.
+    """
+    apart = 1
+    for size, stride in zip(reversed(values.shape), reversed(values.stride()), strict=True):
+        if stride != apart:
+            return False
+        apart *= size
+    return values.data_ptr() % 16 == 0
 
 
 def pad_heads(values: torch.Tensor, taken: int) -> torch.Tensor:

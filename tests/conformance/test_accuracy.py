@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conformance_suite import DEVICE
+from conformance_suite import CONTRACTS, DEVICE
 
 from dsa_config import settings
 from dsa_exec import (
@@ -25,6 +25,8 @@ from dsa_exec.core.errors import UnsupportedCall
 from dsa_exec.dispatch.registry import backends
 
 EXACT, QUANTISED = 1e-3, 5e-6
+COARSER = 1.5e-5
+"""Of a vendor's kernel that rounds scales, products and weights to bf16; 7.9e-6 was seen, a relative error of 0.4 %."""
 ROWS, KEYS, HEADS = 8, 192, 64
 
 
@@ -125,7 +127,8 @@ def test_decode_attention(backend, heads):
         out, _ = attempt(sparse_mla_decode, q, cache, picked, sm_scale=576**-0.5)
     exact = torch.cat([latent, rope], dim=1)
     assert difference(out, attention(q, exact, picked, 512, 576**-0.5)) < EXACT
-    assert difference(out, attention(q, stored, picked, 512, 576**-0.5)) < QUANTISED
+    bound = COARSER if backend in CONTRACTS["sparse_mla_decode"].coarser else QUANTISED
+    assert difference(out, attention(q, stored, picked, 512, 576**-0.5)) < bound
 
 
 @pytest.mark.parametrize("heads", [16, 128])

@@ -154,6 +154,7 @@ class DeepGemm:
         holds(weights.shape == (q.shape[:-2].numel(), heads), "seq_len == _seq_len and num_heads == _num_heads")
         holds(weights.dtype is torch.float32, "weights.scalar_type() == torch::kFloat")
         safe(weights.is_contiguous(), "head weights are read with the rows side by side")
+        safe(weights.stride(0) * 4 % 16 == 0, "a copy engine takes rows multiples of 16 bytes apart, one row too")
         safe(q.data_ptr() % 16 == 0 and weights.data_ptr() % 16 == 0, "the copy engine takes multiples of 16")
 
     def _ragged(self, q, kv, weights, starts, ends, clean, max_seqlen_k) -> torch.Tensor:
