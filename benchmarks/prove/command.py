@@ -13,12 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.prove.device_tests import device_tests
 from benchmarks.prove.merge import merged
 from dsa_exec.dispatch.registry import op_names
 
 ROOT = Path(__file__).parents[2]
 OTHERS = "others"
 """Tests of the suite that are not of one op."""
+
+DEVICE = "on the device"
+"""Tests of tests/exec that need a GPU, or run on one where there is one."""
 
 TOGETHER: tuple[tuple[str, ...], ...] = (
     ("topk",),
@@ -28,9 +32,11 @@ TOGETHER: tuple[tuple[str, ...], ...] = (
     ("sparse_mla_prefill",),
     ("index_quant", "index_store", "index_gather"),
     ("kv_store", "kv_gather", "step_metadata", "index_select"),
+    (DEVICE,),
 )
 """Ops whose tests run one after the other, so that the groups take about as long as each other."""
 
+_PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 SANITIZER = ("compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9", "--launch-timeout", "600")
 
 
@@ -57,7 +63,8 @@ def _run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         folder = options.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        groups = list(groups_of(options.op or (*known, OTHERS)))
+        every = (*known, OTHERS) if options.sanitize else (*known, OTHERS, DEVICE)
+        groups = list(groups_of(options.op or every))
         records = [folder / f"{number}.json" for number in range(len(groups))]
         commands = [
             command_of(group, record, options.only, sanitize=options.sanitize)
@@ -67,12 +74,20 @@ def _run(options: argparse.Namespace) -> int:
         if options.record is None or options.sanitize:
             return int(failed)
         try:
-            joined = merged([json.loads(path.read_text("utf-8")) for path in records])
+            joined = _joined(groups, records)
             options.record.write_text(json.dumps(joined, indent=1) + "\n", "utf-8")
         except (OSError, ValueError) as error:
             print(f"benchmarks prove: no record: {error}", file=sys.stderr)
             return 2
     return int(failed)
+
+
+def _joined(groups: Sequence[tuple[str, ...]], records: Sequence[Path]) -> dict[str, Any]:
+    of_ops = [path for group, path in zip(groups, records, strict=True) if group != (DEVICE,)]
+    joined = merged([json.loads(path.read_text("utf-8")) for path in of_ops])
+    if (DEVICE,) in groups:
+        joined["device_tests"] = device_tests(records[groups.index((DEVICE,))])
+    return joined
 
 
 def groups_of(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -100,9 +115,12 @@ def _output_of(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def command_of(group: Sequence[str], record: Path, only: str | None, *, sanitize: bool) -> list[str]:
-    """The command that proves a group of ops."""
+    """The command that proves a group of ops; for the tests on the device, `record` is in JUnit's format."""
+    if tuple(group) == (DEVICE,):
+        tests = ["tests/exec", "-m", "gpu or device", "--junitxml", str(record)]
+        return [*_PYTEST, *tests, *(("-k", only) if only is not None else ())]
     tests = ["tests/conformance/test_backends.py::test_agrees_with_the_oracle"] if sanitize else ["tests/conformance"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "--ops", ",".join(group)]
+    command = [*_PYTEST, *tests, "--ops", ",".join(group)]
     command += ["--record", str(record)]
     if only is not None:
         command += ["-k", only]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from benchmarks.command import main
 from benchmarks.prove import command
-from benchmarks.prove.command import OTHERS, command_of, groups_of
+from benchmarks.prove.command import DEVICE, OTHERS, command_of, groups_of
+from benchmarks.prove.device_tests import device_tests
 from benchmarks.prove.merge import merged
 from dsa_exec.dispatch.registry import op_names
 
@@ -24,8 +26,10 @@ def record(op: str, *, date: str = "2026-01-02", **changed: object) -> dict[str,
 
 def test_every_op_is_in_one_group():
     """Also one that is new, and the tests that are of no single op."""
-    groups = list(groups_of((*op_names(), "brand_new", OTHERS)))
-    assert sorted(op for group in groups for op in group) == sorted((*op_names(), "brand_new", OTHERS))
+    named = (*op_names(), "brand_new", OTHERS, DEVICE)
+    groups = list(groups_of(named))
+    assert sorted(op for group in groups for op in group) == sorted(named)
+    assert (DEVICE,) in groups
     assert list(groups_of(["topk"])) == [("topk",)]
 
 
@@ -57,6 +61,34 @@ def test_a_sanitized_run_takes_each_case_once():
     sanitized = command_of(["topk"], Path("r.json"), None, sanitize=True)
     assert sanitized[0] == "compute-sanitizer"
     assert "tests/conformance/test_backends.py::test_agrees_with_the_oracle" in sanitized
+
+
+def test_what_ran_on_the_device_is_told_by_its_parameters(tmp_path):
+    """A real report of pytest: what passed, failed and was skipped, and why."""
+    test = tmp_path / "test_it.py"
+    test.write_text(
+        "import pytest\n"
+        "@pytest.mark.gpu\n@pytest.mark.parametrize('heads', [1, 8, 64])\n"
+        "def test_heads(heads):\n"
+        "    if heads == 8:\n        pytest.skip('needs 8 arms')\n"
+        "    assert heads == 1\n"
+        "@pytest.mark.gpu\ndef test_none():\n    pass\n"
+    )
+    report = tmp_path / "report.xml"
+    asked = command_of([DEVICE], report, None, sanitize=False)
+    assert asked[asked.index("-m", 3) + 1] == "gpu or device"
+    subprocess.run([test if part == "tests/exec" else part for part in asked], cwd=command.ROOT, capture_output=True)
+    heads, none = device_tests(report)
+    assert heads["test"].endswith("test_it.test_heads")
+    assert (heads["passed"], heads["failed"], heads["skipped"]) == (["1"], ["64"], {"8": "needs 8 arms"})
+    assert (none["passed"], none["failed"], none["skipped"]) == ([""], [], {})
+
+
+def test_what_is_no_report_is_refused(tmp_path):
+    """A run that was killed leaves half of one."""
+    (tmp_path / "half.xml").write_text("<testsuites><testcase")
+    with pytest.raises(ValueError, match=r"half\.xml is no report of pytest"):
+        device_tests(tmp_path / "half.xml")
 
 
 def test_a_real_run_is_recorded(tmp_path, capsys):
