@@ -149,7 +149,7 @@ def decode(heads: int) -> Callable[[], Any]:
             "BF16": False,
             "BLOCKS": 1,
         }
-        types = {"slot_count": "i32"}
+        types = {"slot_count": "i32", "out": "*fp16"}
         return build(decode_kernel, constants, types, num_warps=roles.warps, maxnreg=roles.registers)
 
     return built

@@ -16,7 +16,7 @@ class Parts:
     """Scratch of a call whose rows are sliced.
 
     Attributes:
-        sums: f32 [t, slices, h, latent_dim].
+        sums: f32, f16 or bf16 [t, slices, h, latent_dim].
         tops: f32 [t, slices, h].
     """
 
@@ -24,10 +24,10 @@ class Parts:
     tops: torch.Tensor
 
     @classmethod
-    def like(cls, out: torch.Tensor, slices: int) -> Parts:
-        """Fresh scratch for an output [t, h, latent_dim]."""
+    def like(cls, out: torch.Tensor, slices: int, dtype: torch.dtype) -> Parts:
+        """Fresh scratch for an output [t, h, latent_dim], its sums of this dtype."""
         rows, heads, channels = out.shape
-        sums = out.new_empty(rows, slices, heads, channels, dtype=torch.float32)
+        sums = out.new_empty(rows, slices, heads, channels, dtype=dtype)
         return cls(sums, out.new_empty(rows, slices, heads, dtype=torch.float32))
 
 
@@ -60,7 +60,7 @@ def combine_kernel(
     there = part < slices
     top = tl.load(tops + at, mask=there, other=float("-inf"))
     is_read = there[:, None] & (channel < LATENT_DIM)[None, :]
-    sliced = tl.load(sums + at[:, None] * LATENT_DIM + channel[None, :], mask=is_read, other=0.0)
+    sliced = tl.load(sums + at[:, None] * LATENT_DIM + channel[None, :], mask=is_read, other=0.0).to(tl.float32)
     best = tl.max(top, 0)
     share = tl.exp2(top - tl.where(best == float("-inf"), 0.0, best))
     if HAS_SINK:

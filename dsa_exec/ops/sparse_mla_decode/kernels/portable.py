@@ -162,7 +162,7 @@ def attend(call: Call, launch: PortableLaunch) -> tuple[torch.Tensor, torch.Tens
     if k == 0:
         return out.zero_().to(q.dtype), lse.fill_(-torch.inf)
     per_slice, slices = slice_tokens(k, launch.slices, launch.tokens)
-    parts = Parts.like(out, slices) if slices > 1 else None
+    parts = Parts.like(out, slices, torch.float32) if slices > 1 else None
     scales = mla_scale_view(data, layout) if fp8 else None
     ropes = mla_rope_view(data, layout) if fp8 else data[:, latent_dim:]
     dtype, rope_dtype = product_dtypes(call, bf16=launch.bf16)

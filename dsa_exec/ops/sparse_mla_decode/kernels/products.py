@@ -170,46 +170,44 @@ def attend_tile(
 
 
 @gluon.jit
-def finish_part(sums, top, total, parts, part_tops, place, head, heads):
-    """Write a slice's normalised sums and its log2-sum-exp; NaN stays, and a slice without a key is zeros and -inf."""
-    LAYOUT: gl.constexpr = sums[0].type.layout
-    nothing = total == 0.0
-    factor = gl.where(nothing, 0.0, 1.0 / gl.where(nothing, 1.0, total))
-    number = head + gl.arange(0, sums[0].shape[1], layout=gl.SliceLayout(0, LAYOUT))
-    channel = gl.arange(0, GROUP, layout=gl.SliceLayout(1, LAYOUT))
-    at = parts + place * LATENT + (number * LATENT)[None, :] + channel[:, None]
+def _write_sums(sums, factor, tile, out, place, head, heads):
+    """Write sums times a factor of their head, through a tile that nobody needs any more: rows of it are of one head."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [1, 32], [gl.num_warps(), 1], [1, 0])
     for group in gl.static_range(4):
-        gl.store(at + group * GROUP, sums[group] * factor[None, :], mask=(number < heads)[None, :])
+        part = tile.slice(group * GROUP, GROUP, dim=1).permute((1, 0))
+        part.store((sums[group] * factor[None, :]).to(tile.dtype))
+    barrier()
+    attended = tile.load(LAYOUT)
+    number = head + gl.arange(0, tile.shape[0], layout=gl.SliceLayout(1, LAYOUT))
+    channel = gl.arange(0, LATENT, layout=gl.SliceLayout(0, LAYOUT))
+    at = out + place * LATENT + (number * LATENT)[:, None] + channel[None, :]
+    gl.store(at, attended, mask=(number < heads)[:, None])
+
+
+@gluon.jit
+def finish_part(sums, top, total, tile, parts, part_tops, place, head, heads):
+    """Write a slice's normalised sums and its log2-sum-exp; NaN stays, and a slice without a key is zeros and -inf."""
+    number = head + gl.arange(0, sums[0].shape[1], layout=gl.SliceLayout(0, sums[0].type.layout))
+    nothing = total == 0.0
     tops = gl.where(nothing, float("-inf"), top + gl.log2(total))
     gl.store(part_tops + place + number, tops, mask=number < heads)
+    factor = gl.where(nothing, 0.0, 1.0 / gl.where(nothing, 1.0, total))
+    _write_sums(sums, factor, tile, parts, place, head, heads)
 
 
 @gluon.jit
 def finish_row(sums, top, total, tile, sink, out, lse, place, head, heads, HAS_SINK: gl.constexpr):
-    """Write a row's output, through a tile that nobody needs any more, and its log-sum-exp."""
-    SUMS: gl.constexpr = sums[0].type.layout
-    HEADS: gl.constexpr = sums[0].shape[1]
-    number = head + gl.arange(0, HEADS, layout=gl.SliceLayout(0, SUMS))
+    """Write a row's output and its log-sum-exp."""
+    number = head + gl.arange(0, sums[0].shape[1], layout=gl.SliceLayout(0, sums[0].type.layout))
     nothing = total == 0.0
     some = gl.where(nothing, 1.0, total)
     denominator = some
     if HAS_SINK:
         sinks = gl.load(sink + number, mask=number < heads, other=float("-inf"))
         denominator += gl.exp2(sinks * LOG2_E - gl.where(top == float("-inf"), 0.0, top))
-    factor = gl.where(nothing, 0.0, 1.0 / denominator)
     row_lse = gl.where(nothing, float("-inf"), (top + gl.log2(some)) * LN_2)
     gl.store(lse + place + number, row_lse, mask=number < heads)
-
-    LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [1, 32], [gl.num_warps(), 1], [1, 0])
-    for group in gl.static_range(4):
-        part = tile.slice(group * GROUP, GROUP, dim=1).permute((1, 0))
-        part.store((sums[group] * factor[None, :]).to(gl.bfloat16))
-    barrier()
-    attended = tile.load(LAYOUT)
-    number = head + gl.arange(0, HEADS, layout=gl.SliceLayout(1, LAYOUT))
-    channel = gl.arange(0, LATENT, layout=gl.SliceLayout(0, LAYOUT))
-    at = out + place * LATENT + (number * LATENT)[:, None] + channel[None, :]
-    gl.store(at, attended, mask=(number < heads)[:, None])
+    _write_sums(sums, gl.where(nothing, 0.0, 1.0 / denominator), tile, out, place, head, heads)
 
 
 @gluon.jit
@@ -255,12 +253,12 @@ def attend_slice(
     total = gl.zeros([TOKENS, HEADS], gl.float32, layout=SCORES)
     zeros = gl.zeros([GROUP, HEADS], gl.float32, layout=SUMS)
     sums = (zeros, zeros, zeros, zeros)
-    tile = 0
+    number = 0
     for start in range(begin, end, TOKENS):
         picked = gl.load(slots + start + token, mask=start + token < end, other=-1)
         named = (picked >= 0) & (picked < slot_count)
-        buffer = tile % BUFFERS
-        mbarrier.wait(full.index(buffer), (tile // BUFFERS) & 1)
+        buffer = number % BUFFERS
+        mbarrier.wait(full.index(buffer), (number // BUFFERS) & 1)
         top, total, sums = attend_tile(
             latents.index(buffer),
             ropes.index(buffer),
@@ -281,10 +279,11 @@ def attend_slice(
         )
         barrier()
         mbarrier.arrive(empty.index(buffer))
-        tile += 1
+        number += 1
     total = gl.convert_layout(gl.sum(total, axis=0), gl.SliceLayout(0, SUMS))
     top = gl.convert_layout(top, gl.SliceLayout(0, SUMS))
+    tile = outputs.index(0).slice(0, HEADS)
     if PARTS:
-        finish_part(sums, top, total, out, lse, place, head, heads)
+        finish_part(sums, top, total, tile, out, lse, place, head, heads)
     else:
-        finish_row(sums, top, total, outputs.index(0).slice(0, HEADS), sink, out, lse, place, head, heads, HAS_SINK)
+        finish_row(sums, top, total, tile, sink, out, lse, place, head, heads, HAS_SINK)
