@@ -42,7 +42,7 @@ def _padded(q: torch.Tensor) -> torch.Tensor:
     return wide
 
 
-def _picks(generator: torch.Generator, rows: int, population: int) -> torch.Tensor:
+def picks(generator: torch.Generator, rows: int, population: int) -> torch.Tensor:
     """K different numbers a row, ascending, as our top-k gives them."""
     parts = [
         torch.rand(len(part), population, device="cuda", generator=generator).topk(K, sorted=False).indices
@@ -91,7 +91,7 @@ def _prefill_inputs(rows: int, keys: int, heads: int) -> Callable[[int], Attende
     def make(seed: int) -> Attended:
         generator = torch.Generator("cuda").manual_seed(seed + 1)
         q = torch.randn(rows, heads, WIDTH, device="cuda", generator=generator).bfloat16()
-        return Attended(q, _rows(keys), _picks(generator, rows, keys).to(torch.int32))
+        return Attended(q, _rows(keys), picks(generator, rows, keys).to(torch.int32))
 
     return make
 
@@ -109,7 +109,8 @@ def _flash_prefill() -> Callable[[Attended], Any]:
 
 
 @functools.cache
-def _cache() -> MlaCache:
+def mla_cache() -> MlaCache:
+    """The FP8 cache that all work reads parts of."""
     data = torch.empty(MOST_REQUESTS * CONTEXT, LAYOUT.token_bytes, dtype=torch.uint8, device="cuda")
     generator = torch.Generator("cuda").manual_seed(0)
     for part in data.split(1 << 19):
@@ -125,10 +126,10 @@ def _cache() -> MlaCache:
 def _decode_inputs(requests: int, heads: int) -> Callable[[int], Attended]:
     def make(seed: int) -> Attended:
         generator = torch.Generator("cuda").manual_seed(seed + 1)
-        cache = _cache()
+        cache = mla_cache()
         pages = torch.randperm(cache.slots // 64, device="cuda", generator=generator)[: requests * CONTEXT // 64]
         table = pages.view(requests, -1)
-        picked = _picks(generator, requests, CONTEXT)
+        picked = picks(generator, requests, CONTEXT)
         slots = table.gather(1, picked // 64) * 64 + picked % 64
         q = torch.randn(requests, heads, WIDTH, device="cuda", generator=generator).bfloat16()
         return Attended(q, cache, slots.to(torch.int32))

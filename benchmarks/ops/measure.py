@@ -9,22 +9,37 @@ from typing import Any
 
 import torch
 
-from benchmarks.ops import attention_work, dense_attention_work, mqa_logits_work, paged_mqa_logits_work, topk_work
+from benchmarks.ops import (
+    attention_path_work,
+    attention_work,
+    dense_attention_work,
+    mqa_logits_work,
+    paged_mqa_logits_work,
+    topk_work,
+)
 from benchmarks.ops.timing import Clock, Timed
 from benchmarks.ops.work import Bar, Work
 from dsa_exec import record_calls
 from dsa_exec.cli.bench_record import BenchRecord, Figure, Row
 from dsa_exec.core.hardware import capabilities
-from dsa_exec.core.vendors import installed_distributions
+from dsa_exec.core.vendors import installed_distributions, installed_version
 
 OURS = "ours"
+SGLANG_KERNELS = "sglang-kernel"
 INPUT_BYTES = 6 * 2**30
 """Inputs rotate among as many sets as fit in this, two at least and four at most."""
 
 
 def works() -> Iterator[Work]:
     """All work there is."""
-    for module in (topk_work, mqa_logits_work, paged_mqa_logits_work, attention_work, dense_attention_work):
+    for module in (
+        topk_work,
+        mqa_logits_work,
+        paged_mqa_logits_work,
+        attention_work,
+        dense_attention_work,
+        attention_path_work,
+    ):
         yield from module.works()
 
 
@@ -51,11 +66,18 @@ def measure(chosen: list[Work], calls: int, vendor: str | None, tell: Callable[[
         arch=hw.arch,
         torch=hw.torch_version,
         triton=hw.triton_version,
-        vendors=installed_distributions(),
+        vendors=_versions(),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         calls=calls,
         rows=rows,
     )
+
+
+def _versions() -> dict[str, str]:
+    """Those of the packages that ours are compared with."""
+    found = installed_distributions()
+    other = installed_version(SGLANG_KERNELS)
+    return found if other is None else {**found, SGLANG_KERNELS: other}
 
 
 def _row(work: Work, clock: Clock, vendor: str | None) -> Row:
