@@ -12,7 +12,8 @@ from dsa_exec.dispatch.registry import backends, op_names
 HEAD = """# Backends
 
 Generated from the backends that there are and from the records of conformance runs under `benchmarks/results/`; the
-columns are machines. A cell has the tests that passed, those that failed, and the date. Under the interpreter of the
+columns are machines. A cell has the tests that passed, those that failed, and the date; "refused" means that the
+backend takes no call there. Under the interpreter of the
 CPU the portable kernels run with every `make test`; kernels in Gluon do not, because the interpreter has no Gluon.
 
 """
@@ -22,7 +23,7 @@ def backends_page(records: Iterable[Path]) -> str:
     """The page.
 
     Args:
-        records: JSON files that `pytest tests/conformance --record FILE` wrote.
+        records: JSON files that `python -m benchmarks prove --record FILE` wrote.
     """
     read = [json.loads(path.read_text("utf-8")) for path in records]
     machines = [f"{it['arch']}: {it['device']}, torch {it['torch']}, triton {it['triton']}" for it in read]
@@ -31,6 +32,8 @@ def backends_page(records: Iterable[Path]) -> str:
         for backend in backends(op):
             cells = [_cell(it, op, backend) for it in read]
             lines.append(f"| `{op}` | {backend} | {' | '.join(cells)} |\n")
+    for record, machine in zip(read, machines, strict=True):
+        lines += _device_tests(record, machine)
     lines += ["\n## What was refused there, and why\n\n", *_refusals(read)]
     return "".join(lines)
 
@@ -43,8 +46,21 @@ def _cell(record: dict[str, Any], op: str, backend: str) -> str:
     found = _found(record, op, backend)
     if found is None:
         return "not run"
+    if found["refused"] and not found["passed"] and not found["failed"]:
+        return f"refused, {record['date']}"
     failed = f", {len(found['failed'])} failed" if found["failed"] else ""
     return f"{found['passed']} passed{failed}, {record['date']}"
+
+
+def _device_tests(record: dict[str, Any], machine: str) -> list[str]:
+    """What was shown beside the contracts: a line a test, with how many of its parameters passed."""
+    if not (rows := record.get("device_tests")):
+        return []
+    lines = [f"\n## Tests on the device, {machine}\n\n", "| test | passed | failed | skipped |\n|---|---:|---:|---:|\n"]
+    for row in rows:
+        name = row["test"].removeprefix("tests.exec.")
+        lines.append(f"| `{name}` | {len(row['passed'])} | {len(row['failed'])} | {len(row['skipped'])} |\n")
+    return lines
 
 
 def _refusals(read: list[dict[str, Any]]) -> list[str]:
