@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 
 
@@ -49,6 +50,63 @@ class LayoutError(DsaError, ValueError):
         self.got = got
         self.wanted = wanted
         super().__init__(f"{what}: {field} is {got}; wanted {wanted}")
+
+
+class GeometryError(DsaError, ValueError):
+    """A configuration of which no plan can be made: `key`, `value` (None if absent), `origin` (its file), `wanted`."""
+
+    def __init__(self, key: str, value: object, origin: str, wanted: str) -> None:
+        self.key = key
+        self.value = value
+        self.origin = origin
+        self.wanted = wanted
+        super().__init__(f"{origin}: {key} is {'absent' if value is None else reprlib.repr(value)}; wanted {wanted}")
+
+
+class PlanError(DsaError, ValueError):
+    """A plan of memory that cannot be made or followed: `what`, `got`, `wanted`, and what to `change`, if known."""
+
+    def __init__(self, what: str, got: object, wanted: str, change: str = "") -> None:
+        self.what = what
+        self.got = got
+        self.wanted = wanted
+        self.change = change
+        super().__init__(f"{what} is {got}; wanted {wanted}" + (f". {change}" if change else ""))
+
+
+class OutOfMemory(DsaError, RuntimeError):
+    """Memory ran out with the smallest chunk, or where no other may be tried.
+
+    `op`, `device`, `rows` of the chunk, `needed_bytes` at most, `free_bytes` of the driver and `reusable_bytes` of
+    torch's allocator afterwards, `retries` before, and what to `change`.
+    """
+
+    def __init__(
+        self,
+        op: str,
+        device: str,
+        *,
+        rows: int,
+        needed_bytes: int,
+        free_bytes: int,
+        reusable_bytes: int,
+        retries: int,
+        change: str,
+    ) -> None:
+        self.op = op
+        self.device = device
+        self.rows = rows
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+        self.reusable_bytes = reusable_bytes
+        self.retries = retries
+        self.change = change
+        tried = f" after {retries} retr{'y' if retries == 1 else 'ies'} with fewer" if retries else ""
+        super().__init__(
+            f"{op}: out of memory on {device} with {rows} row{'' if rows == 1 else 's'} at a time{tried}: "
+            f"up to {needed_bytes} bytes were needed, {free_bytes} are free and {reusable_bytes} more are unused in "
+            f"torch's allocator; {change}"
+        )
 
 
 class LaunchError(DsaError, ValueError):
