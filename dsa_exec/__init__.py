@@ -30,6 +30,7 @@ _HOMES = {
     "MemoryReading": "core.hardware",
     "SlotMap": "layouts.views",
     "attach_index_k_cache": "caches.agreement",
+    "forget_workspaces": "core.logits_workspace",
     "StepMetadata": "ops.step_metadata.metadata",
     "record_calls": "dispatch.trace",
 }

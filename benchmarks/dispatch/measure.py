@@ -32,7 +32,7 @@ def measure(rounds: int) -> DispatchRecord:
         python=platform.python_version(),
         torch=torch.__version__,
         device=torch.cuda.get_device_name() if device.type == "cuda" else "none: tensors without data",
-        processor=_processor(),
+        processor=processor(),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         rounds=rounds,
         bar_us=BAR_US,
@@ -69,13 +69,11 @@ def _row(op: str, device: torch.device, rounds: int) -> DispatchRow:
 def _doing_nothing(op: str) -> Iterator[list[Any]]:
     """Every backend of the op refuses what it refuses, and does nothing but keep the first call."""
     calls: list[Any] = []
-    # What `index_select` gives is unpacked; nobody looks into it.
-    returned = (None, 1) if op == "index_select" else None
 
     def nothing(call: Any) -> Any:
         if not calls:
             calls.append(call)
-        return returned
+        return ()  # nobody looks into it
 
     found = backends(op)
     before = dict(found)
@@ -111,7 +109,8 @@ def _parts(value: Any) -> Iterator[Any]:
             yield part
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as told:
         for line in told:
             if line.startswith("model name"):

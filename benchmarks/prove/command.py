@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
@@ -23,6 +24,9 @@ OTHERS = "others"
 
 DEVICE = "on the device"
 """Tests of tests/exec that need a GPU, or run on one where there is one."""
+
+ALONE = "alone on the device"
+"""Those of them that fill its memory: nothing else may run beside them."""
 
 TOGETHER: tuple[tuple[str, ...], ...] = (
     ("topk",),
@@ -63,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         folder = options.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        every = (*known, OTHERS) if options.sanitize else (*known, OTHERS, DEVICE)
+        every = (*known, OTHERS) if options.sanitize else (*known, OTHERS, DEVICE, ALONE)
         groups = list(groups_of(options.op or every))
         records = [folder / f"{number}.json" for number in range(len(groups))]
         commands = [
@@ -83,25 +87,29 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _joined(groups: Sequence[tuple[str, ...]], records: Sequence[Path]) -> dict[str, Any]:
-    of_ops = [path for group, path in zip(groups, records, strict=True) if group != (DEVICE,)]
+    of_ops = [path for group, path in zip(groups, records, strict=True) if group not in ((DEVICE,), (ALONE,))]
     joined = merged([json.loads(path.read_text("utf-8")) for path in of_ops])
-    if (DEVICE,) in groups:
-        joined["device_tests"] = device_tests(records[groups.index((DEVICE,))])
+    reports = [path for group, path in zip(groups, records, strict=True) if group in ((DEVICE,), (ALONE,))]
+    if reports:
+        joined["device_tests"] = [row for report in reports for row in device_tests(report)]
     return joined
 
 
 def groups_of(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The ops to be proven, in groups; those that no group has are one more."""
+    """The ops to be proven, in groups; those that no group has are one more. What must run alone comes last."""
     grouped = [tuple(op for op in group if op in names) for group in TOGETHER]
-    rest = tuple(op for op in names if not any(op in group for group in TOGETHER))
-    yield from (group for group in (*grouped, rest) if group)
+    rest = tuple(op for op in names if op != ALONE and not any(op in group for group in TOGETHER))
+    yield from (group for group in (*grouped, rest, (ALONE,) if ALONE in names else ()) if group)
 
 
 def _in_parallel(groups: Sequence[tuple[str, ...]], commands: Sequence[Sequence[str]], jobs: int, folder: Path) -> bool:
     """Run a command for each group, so many at a time, and tell how each ended; whether one failed."""
     failed = False
+    together = [command for group, command in zip(groups, commands, strict=True) if group != (ALONE,)]
+    last = [command for group, command in zip(groups, commands, strict=True) if group == (ALONE,)]
     with ThreadPoolExecutor(jobs) as pool:
-        for number, (group, done) in enumerate(zip(groups, pool.map(_output_of, commands), strict=True)):
+        results = itertools.chain(pool.map(_output_of, together), map(_output_of, last))
+        for number, (group, done) in enumerate(zip(groups, results, strict=True)):
             (folder / f"{number}.log").write_text(done.stdout, "utf-8")
             failed |= done.returncode != 0
             told = [line for line in done.stdout.splitlines() if line.strip() and not line.startswith("SKIPPED")]
@@ -116,8 +124,9 @@ def _output_of(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def command_of(group: Sequence[str], record: Path, only: str | None, *, sanitize: bool) -> list[str]:
     """The command that proves a group of ops; for the tests on the device, `record` is in JUnit's format."""
-    if tuple(group) == (DEVICE,):
-        tests = ["tests/exec", "-m", "gpu or device", "--junitxml", str(record)]
+    if tuple(group) in ((DEVICE,), (ALONE,)):
+        marked = "whole_device" if tuple(group) == (ALONE,) else "(gpu or device) and not whole_device"
+        tests = ["tests/exec", "-m", marked, "--junitxml", str(record)]
         return [*_PYTEST, *tests, *(("-k", only) if only is not None else ())]
     tests = ["tests/conformance/test_backends.py::test_agrees_with_the_oracle"] if sanitize else ["tests/conformance"]
     command = [*_PYTEST, *tests, "--ops", ",".join(group)]

@@ -79,6 +79,10 @@ class DSASettings(LiveSettings):
     mqa_logits_max_chunk_bytes: int = setting(0, ge=0)
     """The most bytes that one chunk of indexer logits may take, whatever is free. 0: no such limit."""
 
+    retry_out_of_memory: bool = setting(True)
+    """Where memory runs out in a chunk of rows, release what is kept and do the chunk again with half the rows, down to
+    one. Off, and while a CUDA graph is captured: the error is raised as it came."""
+
     hip_disable_preshuffle: bool = setting(False, effect="allocate", deprecated_names=_nsa("HIP_DISABLE_PRESHUFFLE"))
     """On ROCm, keep the index-K cache in pages of one token, not in preshuffled pages of 64."""
 

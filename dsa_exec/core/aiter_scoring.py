@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dsa_exec.core.fnuz import PRODUCT_FACTOR, halves_as_fnuz, reads_fnuz
-from dsa_exec.core.hardware import Capabilities
+from dsa_exec.core.hardware import MOST_BYTES_OF_32_BITS, Capabilities
 from dsa_exec.core.head_padding import pad_heads, says_padding
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.core.preshuffle import ARCHITECTURES
@@ -13,7 +13,7 @@ from dsa_exec.core.preshuffle import ARCHITECTURES
 HEADS = (32, 64)
 """How many heads aiter's own tests give its kernels. The paged one shares heads out in groups of 32."""
 
-MOST_BYTES = 2**31 - 1
+MOST_BYTES = MOST_BYTES_OF_32_BITS
 """A tensor whose rows are addressed with 32 bits must not be larger: stores beyond are lost, or abort the compiler."""
 
 
@@ -61,6 +61,14 @@ def operands(q: torch.Tensor, head_weights: torch.Tensor, hw: Capabilities) -> t
     if reads_fnuz(hw.arch):
         return halves_as_fnuz(q), weights * PRODUCT_FACTOR
     return q, weights
+
+
+def operand_row_bytes(q: torch.Tensor, hw: Capabilities) -> int:
+    """What `operands` takes at most for a row of queries [..., h, d]; padded ones lie in room for a power of two."""
+    given, channels = q.shape[-2:]
+    taken = _taken(given)
+    padded = taken * (channels + 4) * (1 if taken == given else 2)
+    return padded + (taken * (2 * channels + 4) if reads_fnuz(hw.arch) else 0)
 
 
 def _taken(heads: int) -> int:

@@ -12,11 +12,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dsa_exec.core.host_memory import host_memory
+from dsa_exec.core.host_memory import host_memory, host_total_bytes
 from dsa_exec.core.vendors import InstalledVendors, Library, Missing, installed_version
 
 if TYPE_CHECKING:
     import torch
+
+
+MOST_BYTES_OF_32_BITS = 2**31 - 1
+"""The largest tensor whose bytes signed 32 bits can number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,14 @@ class Capabilities:
     is_hip: bool = False
     multiprocessors: int = 0
     vendors: Mapping[str, Library | Missing] = field(default_factory=InstalledVendors, compare=False, repr=False)
+
+    @property
+    def most_tensor_bytes(self) -> int | None:
+        """The largest tensor of logits that every kernel there can address; None: any.
+
+        On ROCm stores beyond 2 GiB take a way on which kernels abort in the compiler, or are lost.
+        """
+        return MOST_BYTES_OF_32_BITS if self.is_hip else None
 
     def refuses_without(self, library: str) -> str | None:
         """Why a backend of a vendor's library cannot run; None if the library is there."""
@@ -65,7 +77,8 @@ class MemoryReading:
     Attributes:
         total_bytes: all there is.
         free_bytes: what the driver (the operating system, for the CPU) would give out.
-        reusable_bytes: what torch's allocator holds and could give out again without asking the driver.
+        reusable_bytes: what is held and could be used without asking the driver: by torch's allocator, whatever the
+            sizes of its unused blocks, and by workspaces of ours.
     """
 
     total_bytes: int
@@ -118,7 +131,8 @@ def _capabilities(device: torch.device) -> Capabilities:
 def memory_reading(device: torch.device) -> MemoryReading:
     """The memory of a device as of now: driver and allocator on an accelerator, physical and available on the CPU.
 
-    Asks the driver, so it must not be called while a graph is captured.
+    Asks the driver, which does not wait for the device, but must not be done while a graph is captured. What a process
+    may take of a device (`torch.cuda.set_per_process_memory_fraction`) bounds what is free.
     """
     import torch
 
@@ -126,11 +140,25 @@ def memory_reading(device: torch.device) -> MemoryReading:
         return MemoryReading(*host_memory())
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    else:
-        free, total = torch.accelerator.get_memory_info(device)
-        reusable = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
+        # One question for both numbers: torch sorts hundreds of them for each that is asked for by name.
+        held = torch.cuda.memory_stats_as_nested_dict(device)
+        reserved = held["reserved_bytes"]["all"]["current"] if held else 0
+        # Blocks that another stream may still read are active, though nobody owns them.
+        active = held["active_bytes"]["all"]["current"] if held else 0
+        return MemoryReading(total, _allowed(device, free, total, reserved), reserved - active)
+    free, total = torch.accelerator.get_memory_info(device)
+    reusable = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
     return MemoryReading(total, free, reusable)
+
+
+def _allowed(device: torch.device, free: int, total: int, reserved: int) -> int:
+    """What of the free memory torch's allocator lets this process have."""
+    import torch
+
+    fraction = getattr(torch.cuda, "get_per_process_memory_fraction", None)  # since torch 2.8
+    if fraction is None or not torch.cuda.is_initialized() or (share := fraction(device)) >= 1:
+        return free
+    return max(0, min(free, int(total * share) - reserved))
 
 
 def total_memory_bytes(device: torch.device) -> int:
@@ -139,6 +167,8 @@ def total_memory_bytes(device: torch.device) -> int:
 
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "cpu":
+        return host_total_bytes()
     return memory_reading(device).total_bytes
 
 

@@ -80,6 +80,12 @@ class _Buffers(threading.local):
 _buffers = _Buffers()
 
 
+def forget_padding(device: torch.device) -> None:
+    """Let go of this thread's buffers on a device, for memory to be had."""
+    for key in [key for key in _buffers.kept if key[0] == device]:
+        del _buffers.kept[key]
+
+
 def _zeroed(values: torch.Tensor, taken: int, rows: int | None = None) -> torch.Tensor:
     # A tensor made under inference_mode could not be written to outside of it.
     with torch.inference_mode(mode=False):

@@ -20,10 +20,19 @@ _CONTAINERS = (
 )
 
 
+def host_total_bytes() -> int:
+    """Total bytes; a container may have less than its machine."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit_file, used_file, _, _ in _CONTAINERS:
+        if (limit := _number(CGROUP / limit_file)) is not None and (CGROUP / used_file).exists():
+            return min(total, limit)
+    return total
+
+
 def host_memory() -> tuple[int, int]:
     """Total and available bytes as of now; a container may have less of both than its machine."""
     page_bytes = os.sysconf("SC_PAGE_SIZE")
-    total = os.sysconf("SC_PHYS_PAGES") * page_bytes
+    total = page_bytes * os.sysconf("SC_PHYS_PAGES")
     available = _field(MEMINFO, "MemAvailable:")
     if available is not None:
         free = available * 1024

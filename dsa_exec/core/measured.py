@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Times of one of our kernels as shares of a vendor's, by query heads and rows.

@@ -21,8 +21,9 @@ def index_scores(
     # Copies, so that what a processor sums first does not depend on where the rows begin and how far apart they are.
     columns = _copied(keys).T
     for head in range(q.shape[1]):  # a head at a time: the scores of all heads at once are h times the result
-        scores = torch.relu(_copied(q[:, head]) @ columns)
+        scores = (_copied(q[:, head]) @ columns).relu_()
         out.addcmul_(scores, head_weights[:, head, None])
+        del scores  # before there are those of the next head
     if scales is not None:
         out.mul_(scales)
 

@@ -46,3 +46,8 @@ def backends(op: str) -> dict[str, Backend]:
 def op_function(op: str) -> Any:
     """The public function of an op, for a backend that is made of other ops."""
     return getattr(importlib.import_module(f"dsa_exec.ops.{op}"), op)
+
+
+def op_call(op: str) -> Any:
+    """The class of an op's checked arguments, likewise."""
+    return importlib.import_module(f"dsa_exec.ops.{op}").Call

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +20,7 @@ from dsa_exec.dispatch import trace
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.dispatch.registry import backend, backends
 from dsa_exec.dispatch.signature import signature_of, values_in
+from dsa_exec.memory.footprint import NOTHING, Footprint
 
 _log = logging.getLogger("dsa_exec.dispatch")
 _said: set[tuple[str, str, tuple[tuple[str, str], ...]]] = set()
@@ -36,6 +40,7 @@ class Decision:
         refusals: the backends that `auto` would rather have had, each with its refusal in words.
         declined: the backends before it that could have run the call, each with the reason why `auto` passed on.
         adapted: what the backend changes about the call to be able to run it, or None.
+        footprint: what calls of this signature allocate; nothing where it was not asked for (`weigh`).
     """
 
     op: str
@@ -44,6 +49,7 @@ class Decision:
     refusals: tuple[tuple[str, str], ...] = ()
     declined: tuple[tuple[str, str], ...] = ()
     adapted: str | None = None
+    footprint: Footprint = NOTHING
 
     @property
     def why(self) -> str:
@@ -83,9 +89,9 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
     except RuntimeError:
         signature = None
     if signature is None:
-        decision = _say_once(_weighed(op, choice, call, hw))
+        decision = _decided(op, choice, call, hw)
     else:
-        read = tuple(getattr(settings, name) for name in memory.reads) if memory.reads else None
+        read = None if memory.read is None else memory.read(settings)
         key = (choice, read, id(hw), signature)
         last = memory.last
         # Layers of a model have one signature: comparing it with the last one's is cheaper than its hash.
@@ -107,10 +113,15 @@ def weigh(op: str, call: Any, hw: Capabilities) -> Decision:
 
 def run(op: str, call: Any, device: torch.device) -> Any:
     """Run a call on the backend that the op's setting chooses now; a profiler sees it as `dsa::<op> (<backend>)`."""
-    backend = decide(op, call, device).backend
+    return run_decided(decide(op, call, device), call)
+
+
+def run_decided(decision: Decision, call: Any) -> Any:
+    """Run a call, or a part of its rows, on the backend that was chosen for it."""
+    backend = decision.backend
     if not torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
         return backend.run(call)
-    with torch.profiler.record_function(f"dsa::{op} ({backend.name})"):
+    with torch.profiler.record_function(f"dsa::{decision.op} ({backend.name})"):
         return backend.run(call)
 
 
@@ -134,32 +145,39 @@ class _Memory:
 
     Attributes:
         setting: the setting that names its backend.
-        reads: settings that its backends read when they refuse.
+        read: takes the settings, gives those that its backends read when they refuse; None: they read none.
         last: the last decision.
         decisions: by key.
     """
 
     setting: str
-    reads: tuple[str, ...]
+    read: Callable[[Any], Any] | None
     last: _Remembered = _Remembered((), None)
     decisions: dict[tuple[Any, ...], _Remembered] = field(default_factory=dict)
 
 
 @functools.cache
 def _memory(op: str) -> _Memory:
-    return _Memory(f"{op}_backend", tuple(sorted({name for it in backends(op).values() for name in it.reads})))
+    reads = sorted({name for it in backends(op).values() for name in it.reads})
+    return _Memory(f"{op}_backend", operator.attrgetter(*reads) if reads else None)
 
 
 def _remembered(memory: _Memory, key: tuple[Any, ...], op: str, choice: str, call: Any, hw: Capabilities) -> Decision:
     found = memory.decisions.get(key)
     if found is None:
-        found = _Remembered(key, _say_once(_weighed(op, choice, call, hw)), (hw, *values_in(call)))
+        found = _Remembered(key, _decided(op, choice, call, hw), (hw, *values_in(call)))
         if len(memory.decisions) >= MOST_REMEMBERED:
             memory.decisions.clear()
         memory.decisions[key] = found
     memory.last = found
     decision: Decision = found.decision
     return decision
+
+
+def _decided(op: str, choice: str, call: Any, hw: Capabilities) -> Decision:
+    decision = _say_once(_weighed(op, choice, call, hw))
+    footprint = decision.backend.footprint(call, hw)
+    return decision if footprint is NOTHING else dataclasses.replace(decision, footprint=footprint)
 
 
 def _weighed(op: str, choice: str, call: Any, hw: Capabilities) -> Decision:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import TypedDict
 
 import torch
@@ -16,6 +17,8 @@ import torch
 from dsa_exec.caches.mla_cache import MlaCache
 from dsa_exec.core.checks import FLOAT_DTYPES, INDEX_DTYPES, Arguments
 from dsa_exec.core.errors import DtypeError, LayoutError
+from dsa_exec.core.hardware import is_capturing
+from dsa_exec.dispatch.chunked import run_in_chunks
 from dsa_exec.layouts.mla_kv import MlaLayout
 from dsa_exec.layouts.views import SlotMap
 from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
@@ -98,10 +101,12 @@ def attend(
 def slots_of(positions: torch.Tensor, rows: QueryRows, cache: MlaCache) -> torch.Tensor:
     """The slots of a prefill's selection: int32 [t, k] of positions int32 [t, k]; -1 where there is none."""
     slots = torch.empty_like(positions)
-    at_once = rows_per_chunk(positions.shape[0], positions.shape[1] * 8, MAPPED_BYTES)
-    for part in row_chunks(positions.shape[0], at_once):
+
+    def map_part(part: slice) -> None:
         pages = SlotMap(rows.page_table, cache.layout.page_tokens, rows.request_of_row[part], cache.slots)
         slots[part] = pages.slots(positions[part])
+
+    _in_chunks(map_part, positions.shape[0], positions.shape[1] * 8, MAPPED_BYTES, positions.device)
     return slots
 
 
@@ -140,17 +145,30 @@ def _attend_gathered_slots(q: torch.Tensor, cache: MlaCache, slots: torch.Tensor
     t, k = slots.shape
     d_v = cache.layout.latent_dim
     tokens = MlaCache(cache.data, _in_pages_of_one(cache.layout))
-    at_once = rows_per_chunk(t, k * cache.layout.width * q.element_size(), GATHERED_BYTES)
     out = q.new_empty(t, q.shape[1], d_v)
     lse = q.new_empty(t, q.shape[1], dtype=torch.float32)
-    for part in row_chunks(t, at_once):
+
+    def attend_part(part: slice) -> None:
         chosen = slots[part].flatten()
         count = torch.full((1,), chosen.shape[0], dtype=torch.int32, device=q.device)
         kv = kv_gather(tokens, chosen[None], count, chosen.shape[0], dtype=q.dtype)
         own = torch.arange(chosen.shape[0], dtype=torch.int32, device=q.device)
         own = own.where((chosen >= 0) & (chosen < cache.slots), -1).view_as(slots[part])
         out[part], lse[part] = sparse_mla_prefill(q[part], kv, own, d_v=d_v, **options)
+
+    _in_chunks(attend_part, t, k * cache.layout.width * q.element_size(), GATHERED_BYTES, q.device)
     return out, lse
+
+
+def _in_chunks(work: Callable[[slice], None], rows: int, row_bytes: int, most_bytes: int, device: torch.device) -> None:
+    """Do rows in chunks of so many bytes; fewer at a time where memory runs out."""
+    at_once = rows_per_chunk(rows, row_bytes, most_bytes)
+    if torch.compiler.is_compiling():  # what is traced cannot run out of memory yet
+        for part in row_chunks(rows, at_once):
+            work(part)
+        return
+    capturing = is_capturing(device)
+    run_in_chunks("attend", rows, at_once, work, lambda it: it * row_bytes, device=device, capturing=capturing)
 
 
 def _in_pages_of_one(layout: MlaLayout) -> MlaLayout:

@@ -37,6 +37,7 @@ def loaded_by(program: str) -> set[str]:
         "import dsa_config.cli",
         "import dsa_exec, dsa_exec.core, dsa_exec.layouts, dsa_exec.memory, dsa_exec.models",
         "import dsa_exec.memory.logits_budget, dsa_exec.memory.row_chunks, dsa_exec.core.hardware",
+        "import dsa_exec.memory.chunk_plan, dsa_exec.memory.footprint",
         "import dsa_exec.layouts.index_k, dsa_exec.layouts.mla_kv, dsa_exec.layouts.paging",
         CONFIG_SHOW,
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.command import main
 from benchmarks.prove import command
-from benchmarks.prove.command import DEVICE, OTHERS, command_of, groups_of
+from benchmarks.prove.command import ALONE, DEVICE, OTHERS, command_of, groups_of
 from benchmarks.prove.device_tests import device_tests
 from benchmarks.prove.merge import merged
 from dsa_exec.dispatch.registry import op_names
@@ -26,10 +26,11 @@ def record(op: str, *, date: str = "2026-01-02", **changed: object) -> dict[str,
 
 def test_every_op_is_in_one_group():
     """Also one that is new, and the tests that are of no single op."""
-    named = (*op_names(), "brand_new", OTHERS, DEVICE)
+    named = (*op_names(), "brand_new", OTHERS, DEVICE, ALONE)
     groups = list(groups_of(named))
     assert sorted(op for group in groups for op in group) == sorted(named)
     assert (DEVICE,) in groups
+    assert groups[-1] == (ALONE,)
     assert list(groups_of(["topk"])) == [("topk",)]
 
 
@@ -76,7 +77,7 @@ def test_what_ran_on_the_device_is_told_by_its_parameters(tmp_path):
     )
     report = tmp_path / "report.xml"
     asked = command_of([DEVICE], report, None, sanitize=False)
-    assert asked[asked.index("-m", 3) + 1] == "gpu or device"
+    assert asked[asked.index("-m", 3) + 1] == "(gpu or device) and not whole_device"
     subprocess.run([test if part == "tests/exec" else part for part in asked], cwd=command.ROOT, capture_output=True)
     heads, none = device_tests(report)
     assert heads["test"].endswith("test_it.test_heads")

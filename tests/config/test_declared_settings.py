@@ -30,6 +30,7 @@ PUBLISHED = [
     ("aiter_enable_aot_gluon_pa_mqa_logits", "AITER_ENABLE_AOT_GLUON_PA_MQA_LOGITS", False, None),
     ("mem_fraction_static", "SGLANG_DSA_MEM_FRACTION_STATIC", None, None),
     ("mqa_logits_max_chunk_bytes", "SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES", 0, None),
+    ("retry_out_of_memory", "SGLANG_DSA_RETRY_OUT_OF_MEMORY", True, None),
     ("index_k_format", "SGLANG_DSA_INDEX_K_FORMAT", "fp8", None),
     ("kv_format", "SGLANG_DSA_KV_FORMAT", "fp8", None),
     ("prefill_attention", "SGLANG_DSA_PREFILL_ATTENTION", "auto", None),

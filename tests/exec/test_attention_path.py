@@ -82,7 +82,7 @@ def test_a_short_prefill_is_dense(layout, hw, threshold, topk, longest, dense, w
     assert re.search(words, found.why)
 
 
-def test_t37_a_model_that_selects_less_than_the_threshold_is_never_dense_beyond_that():
+def test_T37_a_model_that_selects_less_than_the_threshold_is_never_dense_beyond_that():
     """T37: with index_topk 512 and the threshold at 2048, 513 to 2048 tokens are another model if attended to all."""
     for longest in (513, 1000, 2048):
         assert path(topk=512, longest=longest).way != "dense"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dsa_exec.core import hardware, host_memory
-from dsa_exec.core.hardware import MemoryReading, memory_reading
+from dsa_exec.core.hardware import Capabilities, MemoryReading, memory_reading, total_memory_bytes
 
 CPU = torch.device("cpu")
 
@@ -75,3 +75,67 @@ def test_a_machine_without_proc(monkeypatch, tmp_path):
     monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "nothing")
     reading = memory_reading(CPU)
     assert 0 < reading.free_bytes <= reading.total_bytes
+
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU of 1000 bytes as torch would tell of it: 300 free, 500 reserved by the allocator, 350 of those in use."""
+    asked = []
+
+    def driver(device):
+        asked.append(device)
+        return 300, 1000
+
+    numbers = {"reserved_bytes": 500, "active_bytes": 350, "allocated_bytes": 320}
+    held = {name: {"all": {"current": number}} for name, number in numbers.items()}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", driver)
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: held)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0, raising=False)
+    return asked
+
+
+def test_T9_what_the_allocator_could_give_out_again_counts(gpu):
+    """T9: reserved and not active; what another stream may still read is active, though nobody owns it."""
+    reading = memory_reading(GPU)
+    assert reading == MemoryReading(1000, 300, 150)
+    assert reading.available_bytes == 450
+    assert gpu == [GPU]
+
+
+@pytest.mark.parametrize(("share", "free"), [(1.0, 300), (0.9, 300), (0.7, 200), (0.4, 0)])
+def test_what_the_process_may_take_bounds_what_is_free(gpu, monkeypatch, share, free):
+    """Where torch's allocator has a limit of its own, the rest of the device is not free for this process."""
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: share, raising=False)
+    assert memory_reading(GPU) == MemoryReading(1000, free, 150)
+
+
+def test_a_device_that_nobody_has_used_yet(gpu, monkeypatch):
+    """The allocator holds nothing, and has no limit to be asked for; an older torch has none that it tells."""
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: {})
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert memory_reading(GPU) == MemoryReading(1000, 300, 0)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.delattr(torch.cuda, "get_per_process_memory_fraction")
+    assert memory_reading(GPU) == MemoryReading(1000, 300, 0)
+
+
+def test_the_total_of_a_container_needs_no_look_at_its_use(groups):
+    """The limit bounds it; without one, or beyond the machine, the machine does."""
+    machine = total_memory_bytes(CPU)
+    write(groups, max=1000, current=600)
+    assert total_memory_bytes(CPU) == 1000 == memory_reading(CPU).total_bytes
+    write(groups, max="max")
+    assert total_memory_bytes(CPU) >= machine
+    write(groups, max=2**62)
+    assert total_memory_bytes(CPU) == memory_reading(CPU).total_bytes
+
+
+def test_only_rocm_bounds_a_tensor():
+    """2 GiB less a byte: stores beyond go a way on which kernels abort in the compiler."""
+    facts = ("cuda", "gfx942", "2.11.0", "3.6.0")
+    assert Capabilities(*facts, is_hip=True).most_tensor_bytes == 2**31 - 1
+    assert Capabilities(*facts).most_tensor_bytes is None

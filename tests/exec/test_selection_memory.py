@@ -8,6 +8,7 @@ from live_tensors import Watch
 
 from dsa_exec import GatheredKeys, MemoryReading, PagedKeys, SlotMap, index_select, topk
 from dsa_exec.caches.samples import random_index_k_cache
+from dsa_exec.core.logits_workspace import LogitsWorkspace, forget_workspaces
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.layouts.index_k import IndexKLayout
 from dsa_exec.ops.topk import on_torch
@@ -69,6 +70,7 @@ def test_no_graph_is_built(windows):
     peaks = []
     for requires_grad in (False, True):
         arguments = gathered(requires_grad)
+        forget_workspaces()
         with Watch() as watch:
             index_select(*arguments, memory=MemoryReading(2**40, 50_000))
         peaks.append(watch.peak_bytes)
@@ -81,22 +83,23 @@ def test_no_graph_is_built(windows):
     assert not picked.requires_grad
 
 
-def test_one_workspace_serves_all_chunks():
-    """The logits are allocated once: chunks write over those of the chunk before, for gathered and for paged keys."""
+def test_one_workspace_serves_all_chunks_and_calls():
+    """The logits are allocated once: chunks write over those of the chunk before, and calls over those of the last."""
     layout = IndexKLayout()
     cache = random_index_k_cache(generator(), layout, 4, torch.device("cpu"))
     paged = PagedKeys(cache, torch.tensor([[0, 1], [2, 3]], dtype=torch.int32), torch.tensor([[90], [128]]).int())
     q = torch.randn(2, 1, 8, 128, generator=generator()).to(E4M3)
-    for arguments, chunks in ((gathered(), 64), ((q, torch.randn(2, 8), paged, 16), 2)):
-        made = []
+    for arguments, width, chunks in ((gathered(), 1000, 64), ((q, torch.randn(2, 8), paged, 16), 128, 2)):
+        forget_workspaces()
+        given = []
 
-        class Empties(Watch):
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-                name = str(func.overloadpacket)
-                if name in {"aten.empty", "aten.new_empty"}:
-                    made.append(tuple(args[name == "aten.new_empty"]))  # noqa: B023
-                return super().__torch_dispatch__(func, types, args, kwargs)
+        def noted(self, rows, columns, take=LogitsWorkspace.logits):
+            given.append(take(self, rows, columns))  # noqa: B023
+            return given[-1]  # noqa: B023
 
-        with Empties():
-            assert index_select(*arguments, memory=MemoryReading(1, 0)).chunks == chunks
-        assert [shape for shape in made if len(shape) == 2 and shape[1] > 16] == [(1, 1000 if chunks == 64 else 128)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LogitsWorkspace, "logits", noted)
+            for _ in range(2):
+                assert index_select(*arguments, memory=MemoryReading(1, 0)).chunks == chunks
+        assert [tuple(it.shape) for it in given] == [(1, width)] * 2 * chunks
+        assert len({it.data_ptr() for it in given}) == 1

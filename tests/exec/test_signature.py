@@ -70,12 +70,12 @@ def test_keys_of_either_kind_and_their_caches_count():
     cache = IndexKCache.allocate(64, device="cpu", model_dtype=torch.bfloat16)
     table, lens = torch.zeros(2, 1, dtype=torch.int32), torch.ones(2, 1, dtype=torch.int32)
     q, weights = torch.zeros(2, 1, 4, 128, dtype=E4M3), torch.zeros(2, 4)
-    paged = SelectCall(q, weights, PagedKeys(cache, table, lens), 8, True, 1)
-    other_table = SelectCall(q, weights, PagedKeys(cache, table.repeat(1, 2), lens), 8, True, 1)
+    paged = SelectCall(q, weights, PagedKeys(cache, table, lens), 8, True, "auto", 1)
+    other_table = SelectCall(q, weights, PagedKeys(cache, table.repeat(1, 2), lens), 8, True, "auto", 1)
     keys = GatheredKeys(torch.zeros(9, 128, dtype=E4M3), torch.ones(9), lens[:, 0], lens[:, 0])
-    gathered = SelectCall(q, weights, keys, 8, True, 1)
+    gathered = SelectCall(q, weights, keys, 8, True, "auto", 1)
     assert len({signature_of(it) for it in (paged, other_table, gathered)}) == 3
-    assert signature_of(paged) == signature_of(dataclasses.replace(paged, budget_bytes=2))
+    assert signature_of(paged) == signature_of(dataclasses.replace(paged, workspace=2))
     assert values_in(paged) == (cache.layout,)
 
 

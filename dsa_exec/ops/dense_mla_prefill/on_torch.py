@@ -9,7 +9,7 @@ import torch
 
 from dsa_exec.core import attention
 from dsa_exec.dispatch.backend import LAST, Backend
-from dsa_exec.memory.row_chunks import row_chunks
+from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk, rows_that_fit
 from dsa_exec.ops.dense_mla_prefill import Call
 
 
@@ -18,8 +18,8 @@ def _run(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     keys = call.kv.shape[0]
     out = call.q.new_zeros(rows, heads, call.d_v)
     lse = call.q.new_zeros(rows, heads, dtype=torch.float32)
-    keys_at_once = max(1, min(keys, attention.SCRATCH_BYTES // (d * 4)))
-    rows_at_once = max(1, attention.SCRATCH_BYTES // (max(heads, 1) * keys_at_once * 4))
+    keys_at_once = rows_per_chunk(keys, d * 4, attention.SCRATCH_BYTES)
+    rows_at_once = rows_that_fit(heads * keys_at_once * 4, attention.SCRATCH_BYTES)
     parts_of_keys = list(row_chunks(keys, keys_at_once))
     only = _keys(call.kv, parts_of_keys[0]) if len(parts_of_keys) == 1 else None
     for part in row_chunks(rows, rows_at_once):

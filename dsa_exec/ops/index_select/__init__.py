@@ -10,16 +10,15 @@ from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.core.checks import FLOAT_DTYPES, MAX_K, Arguments
 from dsa_exec.core.errors import DtypeError
-from dsa_exec.core.hardware import MemoryReading, is_capturing, memory_reading, total_memory_bytes
+from dsa_exec.core.hardware import MemoryReading, is_capturing
+from dsa_exec.core.logits_workspace import LOGIT_BYTES, LogitsWorkspace, kept_workspace
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.core.paged_schedule import PagedSchedule, check_schedule, check_schedule_is_current, parts_of
 from dsa_exec.dispatch.compiled import is_one_node
-from dsa_exec.dispatch.select import run
-from dsa_exec.dispatch.trace import ChunkedCall, note_chunked
-from dsa_exec.memory.logits_budget import LogitsBudget, logits_budget
+from dsa_exec.dispatch.trace import ChunkedCall, is_recorded, note_chunked
+from dsa_exec.memory.logits_budget import LogitsBudget
+from dsa_exec.ops.index_select.chunks import select_in_chunks
 from dsa_exec.ops.index_select.custom_op import index_select_gathered_node, index_select_paged_node, numbers_of
-
-LOGIT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,10 @@ class GatheredKeys:
     scales: torch.Tensor | None
     starts: torch.Tensor
     ends: torch.Tensor
+
+    def of_rows(self, rows: slice) -> GatheredKeys:
+        """The same keys, for some rows."""
+        return GatheredKeys(self.keys, self.scales, self.starts[rows], self.ends[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,10 @@ class PagedKeys:
     context_lens: torch.Tensor
     schedule: PagedSchedule | None = field(default=None, compare=False)  # no reason to choose another backend
 
+    def of_requests(self, requests: slice) -> PagedKeys:
+        """The same cache, for some requests; without a schedule, which is of all of them."""
+        return PagedKeys(self.cache, self.page_table[requests], self.context_lens[requests])
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -66,23 +73,36 @@ class Selection:
             slots of the pool for paged keys, and -1 for those on pages that the cache does not have.
         chunks: in how many chunks of rows; None in a graph that is being traced, where it is not known yet.
         budget: the logits budget that this followed from; None there.
+        least_bytes: what the smallest chunk takes, at most: a row, or with paged keys the rows of a request.
+        retries: how often memory ran out, and a chunk was done again with fewer rows.
     """
 
     indices: torch.Tensor
     chunks: int | None
     budget: LogitsBudget | None
+    least_bytes: int = 0
+    retries: int = 0
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether the budget is less than the smallest chunk takes, so that it was exceeded."""
+        return self.budget is not None and self.least_bytes > self.budget.bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The checked arguments of `index_select`, with the settings that decide how it is done."""
+    """The checked arguments of `index_select`, or of some of its rows, with the settings that decide how it is done.
+
+    `logits_backend` is what the setting of the op says that scores these keys; that of the other op is not looked at.
+    """
 
     q: torch.Tensor
     head_weights: torch.Tensor
     keys: GatheredKeys | PagedKeys
     k: int
     fuse_topk: bool
-    budget_bytes: int = field(compare=False)  # another one at every call, and no reason to choose another backend
+    logits_backend: str
+    workspace: LogitsWorkspace = field(compare=False)  # no reason to choose another backend
 
     @property
     def width(self) -> int:
@@ -90,6 +110,23 @@ class Call:
         if isinstance(self.keys, GatheredKeys):
             return self.keys.keys.shape[0]
         return self.keys.page_table.shape[1] * self.keys.cache.layout.page_tokens
+
+    @property
+    def units(self) -> int:
+        """What chunks are made of: rows, or with paged keys requests."""
+        return self.q.shape[0]
+
+    @property
+    def unit_rows(self) -> int:
+        """Rows of a unit."""
+        return 1 if isinstance(self.keys, GatheredKeys) else self.q.shape[1]
+
+    def part(self, units: slice) -> Call:
+        """The call for some of its units, all of them views."""
+        rows = slice(units.start * self.unit_rows, units.stop * self.unit_rows)
+        keys = self.keys.of_rows(units) if isinstance(self.keys, GatheredKeys) else self.keys.of_requests(units)
+        options = self.k, self.fuse_topk, self.logits_backend, self.workspace
+        return Call(self.q[units], self.head_weights[rows], keys, *options)
 
 
 def index_select(
@@ -99,39 +136,72 @@ def index_select(
     k: int,
     *,
     memory: MemoryReading | None = None,
+    out: torch.Tensor | None = None,
 ) -> Selection:
     """The k best-scored positions of each row. Exact and deterministic: equal scores, lowest position wins.
 
-    The logits exist for one chunk of rows at a time, whose bytes fit the budget that settings and memory give now. No
-    gradient passes.
+    The logits exist for one chunk of rows at a time, which takes no more than the budget that settings and memory give
+    now; the result does not depend on the chunks. Where memory runs out nevertheless, the chunk is done again with half
+    the rows (`retry_out_of_memory`). No gradient passes, no collective is called.
 
     Args:
         q: e4m3 or float [t, h, d] with gathered keys, [b, n, h, d] with paged keys.
         head_weights: f32 [t, h] (t = b * n), with the queries' scales folded in (`index_quant`).
         keys: where the keys are, and which of them each row sees.
         k: how many to select, 1 to 4096.
-        memory: the device's memory now; asked of the device if not given.
+        memory: the device's memory now; asked of the device if not given, and if there are 8,000,000 logits or more.
+        out: int32 [t, k] to write into, rows as far apart as wanted.
+
+    Returns:
+        The selection, whose indices are `out` or a new tensor.
 
     Raises:
         ArgumentError: a shape, dtype, stride or device that is not as above, or (on the CPU, and elsewhere under
             `debug_check_indices`) a window outside the keys or a length beyond the page table or the schedule.
+        OutOfMemory: memory ran out with a single row or request at a time.
         UnsupportedCall: no backend takes the call.
     """
     if is_one_node():
-        return Selection(_selected_by_a_node(q, head_weights, keys, k, memory), None, None)
+        indices = _selected_by_a_node(q, head_weights, keys, k, memory)
+        return Selection(indices if out is None else out.copy_(indices), None, None)
+    return select_now(q, head_weights, keys, k, memory, out)
+
+
+def select_now(
+    q: torch.Tensor,
+    head_weights: torch.Tensor,
+    keys: GatheredKeys | PagedKeys,
+    k: int,
+    memory: MemoryReading | None,
+    out: torch.Tensor | None = None,
+    *,
+    keeps_workspace: bool = True,
+) -> Selection:
+    """`index_select` where nothing is traced; `keeps_workspace`: the logits' memory may be kept for the next call."""
     args = Arguments("index_select")
-    least_rows = _check_keys(args, q, keys)
+    _check_keys(args, q, keys)
     args.tensor(head_weights, "head_weights", "rows h", dtype=torch.float32)
     args.number(k, "k", low=1, high=MAX_K)
     if memory is not None:
         args.kind(memory, "memory", MemoryReading)
-    budget = _budget(q.device, memory)
-    call = Call(q, head_weights, keys, k, settings.fuse_topk, budget.bytes)
+    rows = args.sizes["rows"]
+    if out is not None:
+        args.sizes["k"] = k
+        args.tensor(out, "out", "rows k", dtype=torch.int32)
+        args.rows_apart(out, "out")
+    device = q.device
+    capturing = is_capturing(device)
+    # Of a graph, or of a program whose warm-up may give out a graph's memory, nothing may outlive the call.
+    is_kept = keeps_workspace and not capturing
+    workspace = kept_workspace(device, on_cuda=q.is_cuda) if is_kept else LogitsWorkspace(device)
+    scored_by = settings.mqa_logits_backend if isinstance(keys, GatheredKeys) else settings.paged_mqa_logits_backend
+    call = Call(q, head_weights, keys, k, settings.fuse_topk, scored_by, workspace)
     with torch.no_grad():
-        indices, chunks = run("index_select", call, q.device)
-    row_bytes = call.width * LOGIT_BYTES
-    note_chunked(ChunkedCall(args.sizes["rows"], chunks, row_bytes, least_rows * row_bytes, budget))
-    return Selection(indices, chunks, budget)
+        indices, budget, plan, chunks, retries = select_in_chunks(call, memory, workspace, out, capturing=capturing)
+    if is_recorded():
+        sizes = call.width * LOGIT_BYTES, plan.least_bytes
+        note_chunked(ChunkedCall(rows, chunks, *sizes, budget, plan.bytes, retries))
+    return Selection(indices, chunks, budget, plan.least_bytes, retries)
 
 
 def _selected_by_a_node(
@@ -148,12 +218,8 @@ def _selected_by_a_node(
     return index_select_paged_node(q, head_weights, keys.cache.data, layout, *inputs, *parts_of(keys.schedule))
 
 
-def _check_keys(args: Arguments, q: torch.Tensor, keys: GatheredKeys | PagedKeys) -> int:
-    """Check the queries and every field of the keys: chunks are slices, which would hide a wrong length.
-
-    Returns:
-        How many rows the smallest chunk has.
-    """
+def _check_keys(args: Arguments, q: torch.Tensor, keys: GatheredKeys | PagedKeys) -> None:
+    """Check the queries and every field of the keys: chunks are slices, which would hide a wrong length."""
     checked = settings.debug_check_indices
     if isinstance(keys, GatheredKeys):
         args.sizes["rows"], _, _ = args.tensor(q, "q", "t h d", dtype=(E4M3, *FLOAT_DTYPES))
@@ -162,8 +228,7 @@ def _check_keys(args: Arguments, q: torch.Tensor, keys: GatheredKeys | PagedKeys
         for name, bound in (("keys.starts", keys.starts), ("keys.ends", keys.ends)):
             args.tensor(bound, name, "t", dtype=torch.int32)
             args.values(bound, name, low=0, high=key_count, on_accelerators=checked)
-        return 1
-    if isinstance(keys, PagedKeys):
+    elif isinstance(keys, PagedKeys):
         args.kind(keys.cache, "keys.cache", IndexKCache)
         layout = keys.cache.layout
         dtype = E4M3 if layout.format == "fp8" else FLOAT_DTYPES
@@ -178,18 +243,5 @@ def _check_keys(args: Arguments, q: torch.Tensor, keys: GatheredKeys | PagedKeys
             check_schedule(args, keys.schedule, "keys.schedule", b, n, pages)
             name, lens = "keys.schedule", keys.context_lens
             check_schedule_is_current(args, keys.schedule, name, lens, on_accelerators=checked)
-        return n
-    raise DtypeError("index_select", "keys", f"is {type(keys).__name__}", "GatheredKeys or PagedKeys")
-
-
-def _budget(device: torch.device, memory: MemoryReading | None) -> LogitsBudget:
-    capturing = is_capturing(device)
-    if memory is None:
-        memory = MemoryReading(total_memory_bytes(device), 0) if capturing else memory_reading(device)
-    return logits_budget(
-        memory,
-        free_mem_fraction=settings.mqa_logits_free_mem_fraction,
-        mem_fraction_static=settings.mem_fraction_static,
-        max_chunk_bytes=settings.mqa_logits_max_chunk_bytes,
-        capturing=capturing,
-    )
+    else:
+        raise DtypeError("index_select", "keys", f"is {type(keys).__name__}", "GatheredKeys or PagedKeys")

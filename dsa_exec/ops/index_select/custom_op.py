@@ -32,10 +32,10 @@ def index_select_gathered_node(
     memory: list[int],
 ) -> Tensor:
     """The indices that the public function selects of gathered keys."""
-    from dsa_exec.ops.index_select import GatheredKeys, index_select
+    from dsa_exec.ops.index_select import GatheredKeys, select_now
 
     gathered = GatheredKeys(keys, scales, starts, ends)
-    return index_select(q, head_weights, gathered, k, memory=_reading(memory)).indices
+    return select_now(q, head_weights, gathered, k, _reading(memory), keeps_workspace=False).indices
 
 
 @index_select_gathered_node.register_fake
@@ -67,11 +67,11 @@ def index_select_paged_node(
     numbers: list[int],
 ) -> Tensor:
     """The indices that the public function selects of keys in a cache."""
-    from dsa_exec.ops.index_select import PagedKeys, index_select
+    from dsa_exec.ops.index_select import PagedKeys, select_now
 
     cache = IndexKCache(data, IndexKLayout.of_spec(layout))
     paged = PagedKeys(cache, page_table, context_lens, schedule_of_parts(form, schedule, numbers))
-    return index_select(q, head_weights, paged, k, memory=_reading(memory)).indices
+    return select_now(q, head_weights, paged, k, _reading(memory), keeps_workspace=False).indices
 
 
 @index_select_paged_node.register_fake

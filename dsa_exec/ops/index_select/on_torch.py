@@ -1,82 +1,106 @@
-"""`index_select` made of the logits op and `topk`, chunk by chunk. The backends of those two are their own settings."""
+"""`index_select` made of the logits op and `topk`. The backends of those two are their own settings."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import operator
+from typing import Any
+
 import torch
 
+from dsa_exec.core.errors import UnsupportedCall
+from dsa_exec.core.hardware import Capabilities
+from dsa_exec.core.logits_workspace import LOGIT_BYTES, workspace_row_bytes
 from dsa_exec.dispatch.backend import LAST, Backend
-from dsa_exec.dispatch.registry import op_function
+from dsa_exec.dispatch.registry import backends, op_call, op_function
+from dsa_exec.dispatch.select import weigh
 from dsa_exec.layouts.views import SlotMap
-from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
-from dsa_exec.ops.index_select import LOGIT_BYTES, Call, GatheredKeys, PagedKeys
+from dsa_exec.memory.footprint import Footprint
+from dsa_exec.ops.index_select import Call, GatheredKeys, PagedKeys
+
+PICK_BYTES = 72
+"""What a picked position takes at the worst moment where it becomes a slot in a step of its own."""
+
+NUMBERS_BYTES = 24
+"""What lengths and requests of a row take."""
 
 
-def _run(call: Call) -> tuple[torch.Tensor, int]:
+def _run(call: Call) -> torch.Tensor:
     if isinstance(call.keys, GatheredKeys):
         return _gathered(call, call.keys)
     return _paged(call, call.keys)
 
 
-def _gathered(call: Call, keys: GatheredKeys) -> tuple[torch.Tensor, int]:
+def _gathered(call: Call, keys: GatheredKeys) -> torch.Tensor:
     mqa_logits, topk = op_function("mqa_logits"), op_function("topk")
-    rows = call.q.shape[0]
-    at_once = rows_per_chunk(rows, call.width * LOGIT_BYTES, call.budget_bytes)
-    workspace = _workspace(call, at_once, rows)
-    indices = torch.full((rows, call.k), -1, dtype=torch.int32, device=call.q.device)
-    chunks = list(row_chunks(rows, at_once))
-    for part in chunks:
-        starts, ends = keys.starts[part], keys.ends[part]
-        logits = mqa_logits(
-            call.q[part],
-            keys.keys,
-            keys.scales,
-            call.head_weights[part],
-            starts,
-            ends,
-            clean=False,
-            out=None if workspace is None else workspace[: starts.shape[0]],
-        )
-        indices[part] = topk(logits, ends - starts, call.k, row_starts=starts)
-    return indices, len(chunks)
+    out = call.workspace.logits(call.q.shape[0], call.width)
+    inputs = call.q, keys.keys, keys.scales, call.head_weights, keys.starts, keys.ends
+    logits = mqa_logits(*inputs, clean=False, out=out)
+    picked: torch.Tensor = topk(logits, keys.ends - keys.starts, call.k, row_starts=keys.starts)
+    return picked
 
 
-def _paged(call: Call, keys: PagedKeys) -> tuple[torch.Tensor, int]:
+def _paged(call: Call, keys: PagedKeys) -> torch.Tensor:
     paged_mqa_logits, topk = op_function("paged_mqa_logits"), op_function("topk")
     requests, next_n = call.q.shape[:2]
-    at_once = rows_per_chunk(requests, next_n * call.width * LOGIT_BYTES, call.budget_bytes)
-    workspace = _workspace(call, at_once * next_n, requests * next_n)
-    indices = torch.full((requests * next_n, call.k), -1, dtype=torch.int32, device=call.q.device)
-    chunks = list(row_chunks(requests, at_once))
-    for part in chunks:
-        lens, table = keys.context_lens[part], keys.page_table[part]
-        row_lens = lens.flatten().contiguous()  # of one column, a part of wider rows would stay one
-        rows = slice(part.start * next_n, part.stop * next_n)
-        logits = paged_mqa_logits(
-            call.q[part],
-            keys.cache,
-            call.head_weights[rows],
-            lens,
-            table,
-            call.width,
-            clean=False,
-            out=None if workspace is None else workspace[: lens.numel()],
-            schedule=keys.schedule if len(chunks) == 1 else None,
-        )
-        request_of_row = torch.arange(lens.shape[0], device=lens.device).repeat_interleave(next_n)
-        slot_map = SlotMap(table, keys.cache.layout.page_tokens, request_of_row, keys.cache.slots)
-        if call.fuse_topk:
-            indices[rows] = topk(logits, row_lens, call.k, slot_map=slot_map)
-        else:
-            indices[rows] = slot_map.slots(topk(logits, row_lens, call.k)).to(torch.int32)
-    return indices, len(chunks)
+    lens, table = keys.context_lens, keys.page_table
+    row_lens = lens.flatten().contiguous()  # of one column, a part of wider rows would stay one
+    out = call.workspace.logits(requests * next_n, call.width)
+    inputs = call.q, keys.cache, call.head_weights, lens, table, call.width
+    logits = paged_mqa_logits(*inputs, clean=False, out=out, schedule=keys.schedule)
+    request_of_row = torch.arange(requests, device=lens.device).repeat_interleave(next_n)
+    slot_map = SlotMap(table, keys.cache.layout.page_tokens, request_of_row, keys.cache.slots)
+    if call.fuse_topk:
+        picked: torch.Tensor = topk(logits, row_lens, call.k, slot_map=slot_map)
+        return picked
+    return slot_map.slots(topk(logits, row_lens, call.k)).to(torch.int32)
 
 
-def _workspace(call: Call, at_once: int, rows: int) -> torch.Tensor | None:
-    # One buffer for all chunks: a new one for each would let the allocator grow with the context. A single chunk needs
-    # none, and spares a copy where the logits are of a library that writes into a tensor of its own.
-    if at_once >= rows:
-        return None
-    return torch.empty(at_once, call.width, dtype=torch.float32, device=call.q.device)
+def _footprint(call: Call, hw: Capabilities) -> Footprint:
+    """What the two ops' own backends tell, by the settings as of now, and what is allocated between them."""
+    # Backends may refuse by the number of rows, and chunks have fewer: where that leads to others, all are counted.
+    found = []
+    for units in (call.units, 1):
+        part = call.part(slice(0, min(units, call.units)))
+        with contextlib.suppress(UnsupportedCall):  # which is told when the part runs
+            if (footprint := _of_part(part, hw)) not in found:
+                found.append(footprint)
+    return functools.reduce(operator.add, found, Footprint(row_bytes=NUMBERS_BYTES))
 
 
-BACKEND = Backend("torch", _run, rank=LAST)
+def _of_part(call: Call, hw: Capabilities) -> Footprint:
+    rows, width = call.head_weights.shape[0], call.width
+    logits = torch.empty_strided((rows, width), (workspace_row_bytes(width) // LOGIT_BYTES, 1), device="meta")
+    slots = Footprint()
+    if isinstance(call.keys, GatheredKeys):
+        keys = call.keys
+        inputs = call.q, keys.keys, keys.scales, call.head_weights, keys.starts, keys.ends
+        scoring = _footprint_of("mqa_logits", hw, *inputs, False, None)
+        picking = _footprint_of("topk", hw, logits, keys.starts, call.k, keys.starts, None)
+    else:
+        lens, table, cache = call.keys.context_lens, call.keys.page_table, call.keys.cache
+        paged = call.q, cache, call.head_weights, lens, table, width
+        scoring = _footprint_of("paged_mqa_logits", hw, *paged, False, None)
+        slot_map = SlotMap(table, cache.layout.page_tokens, lens.flatten(), cache.slots) if call.fuse_topk else None
+        picking = _footprint_of("topk", hw, logits, lens.flatten(), call.k, None, slot_map)
+        if not call.fuse_topk:
+            slots = Footprint(row_bytes=call.k * PICK_BYTES)
+    if not scoring.own_row_bytes:
+        scoring += Footprint(workspace_row_bytes=workspace_row_bytes(width))
+    return scoring + picking + slots
+
+
+def _footprint_of(op: str, hw: Capabilities, *inputs: Any) -> Footprint:
+    call = op_call(op)(*inputs)
+    return weigh(op, call, hw).backend.footprint(call, hw)
+
+
+def _reads() -> tuple[str, ...]:
+    """Settings that the parts' backends are chosen by, but for the one that the call has."""
+    parts = ("mqa_logits", "paged_mqa_logits", "topk")
+    names = {name for op in parts for backend in backends(op).values() for name in backend.reads}
+    return ("topk_backend", *sorted(names))
+
+
+BACKEND = Backend("torch", _run, rank=LAST, reads=_reads(), footprint=_footprint)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import torch
 
 from dsa_exec.core.aiter_functions import MQA_LOGITS, RANK, READS, aiter_function, declines_aiter, refuses_aiter, takes
-from dsa_exec.core.aiter_scoring import MOST_BYTES, adapts_queries, operands, refuses_queries
+from dsa_exec.core.aiter_scoring import MOST_BYTES, adapts_queries, operand_row_bytes, operands, refuses_queries
 from dsa_exec.core.fnuz import halves_as_fnuz, reads_fnuz
 from dsa_exec.core.hardware import Capabilities, capabilities
 from dsa_exec.core.head_padding import lies_together
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.dispatch.gradients import refuses_gradients
+from dsa_exec.memory.footprint import Footprint
 from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
 from dsa_exec.ops.mqa_logits import Call
 
@@ -71,8 +72,14 @@ def _run(call: Call) -> torch.Tensor:
     return out
 
 
+def _footprint(call: Call, hw: Capabilities) -> Footprint:
+    s, d = call.keys.shape
+    keys = 2 * s * d if reads_fnuz(hw.arch) else 0  # as e4m3fnuz, and a mask
+    return Footprint(keys, operand_row_bytes(call.q, hw) + 3 * 4, own_row_bytes=_row_bytes(s))
+
+
 def _row_bytes(keys: int) -> int:
     return -(-keys // ALIGNED_KEYS) * ALIGNED_KEYS * 4
 
 
-BACKEND = Backend("aiter", _run, _refuses, _declines, rank=RANK, adapts=_adapts, reads=READS)
+BACKEND = Backend("aiter", _run, _refuses, _declines, rank=RANK, adapts=_adapts, reads=READS, footprint=_footprint)

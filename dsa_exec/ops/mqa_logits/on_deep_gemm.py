@@ -16,7 +16,8 @@ from dsa_exec.core.numerics import E4M3
 from dsa_exec.core.vendors import Library
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.dispatch.gradients import refuses_gradients
-from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
+from dsa_exec.memory.footprint import Footprint
+from dsa_exec.memory.row_chunks import row_chunks, rows_that_fit
 from dsa_exec.ops.mqa_logits import Call
 
 SCRATCH_BYTES = 256 * 2**20
@@ -26,6 +27,12 @@ CHANNELS = (32, 64, 128)
 
 BLOCK_ROWS = 8
 """A multiple of the rows that its kernels work through at a time, of 16 heads or more."""
+
+BLOCK_HEADS = 128
+"""Rows times heads that its kernels work through at a time: it rounds rows up to that."""
+
+BLOCK_KEYS = 256
+"""It rounds logits of a row up to that, and where they begin with key 0, adds as many before."""
 
 MOST = 2**31 - 2**10
 """Keys, and rows times heads, are numbered in int32; keys are rounded up to whole blocks."""
@@ -82,11 +89,32 @@ def _run(call: Call) -> torch.Tensor:
                 _logits(call, library, hw.arch, slice(0, rows), starts, ends), starts, ends, None, clean=call.clean
             )
         out = call.q.new_empty(rows, s, dtype=torch.float32) if out is None else out
-        fitting = rows_per_chunk(rows, (s + 512) * 4, SCRATCH_BYTES)
-        for part in row_chunks(rows, max(fitting // BLOCK_ROWS * BLOCK_ROWS, BLOCK_ROWS)):
-            logits = _logits(call, library, hw.arch, part, starts[part], ends[part])
-            settle(logits, starts[part], ends[part], out[part], clean=call.clean, shifted=shifted)
+        for part in row_chunks(rows, _rows_at_once(s)):
+            bounds = starts[part], ends[part]
+            # Not named: the logits of a part are gone before there are those of the next.
+            settle(
+                _logits(call, library, hw.arch, part, *bounds), *bounds, out[part], clean=call.clean, shifted=shifted
+            )
     return out
+
+
+def _rows_at_once(s: int) -> int:
+    """How many rows the scratch holds, beside `out`."""
+    return max(rows_that_fit((s + 512) * 4, SCRATCH_BYTES) // BLOCK_ROWS * BLOCK_ROWS, BLOCK_ROWS)
+
+
+def _footprint(call: Call, hw: Capabilities) -> Footprint:
+    (_, given, d), s = call.q.shape, call.keys.shape[0]
+    heads = records.padded_heads(given, hw.arch) or given
+    bounds = 3 * 4  # windows that lie within the keys
+    # Padded queries and head weights lie in memory for a power of two of rows; others may be copied.
+    queries = heads * (d + 4) * (1 if heads == given else 2)
+    multiple = -(-BLOCK_HEADS // heads)
+    if hw.library("deep_gemm").generation > 1:
+        row, at_once = -(-s // BLOCK_KEYS) * BLOCK_KEYS * 4, _rows_at_once(s)
+        return Footprint((multiple - 1) * row, bounds, streamed=((row + queries, at_once),))
+    own = -(-(s + BLOCK_KEYS) // BLOCK_KEYS) * BLOCK_KEYS * 4
+    return Footprint(row_bytes=bounds + queries, own_row_bytes=own, own_row_multiple=multiple)
 
 
 def _logits(
@@ -104,4 +132,4 @@ def _logits(
     return logits
 
 
-BACKEND = Backend("deep_gemm", _run, _refuses, _declines, rank=15, adapts=_adapts)
+BACKEND = Backend("deep_gemm", _run, _refuses, _declines, rank=15, adapts=_adapts, footprint=_footprint)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.scoring import index_scores
 from dsa_exec.dispatch.backend import LAST, Backend
+from dsa_exec.memory.footprint import Footprint
 from dsa_exec.ops.mqa_logits import Call
 
 
@@ -18,4 +20,10 @@ def _run(call: Call) -> torch.Tensor:
     return logits.masked_fill_(hidden, -torch.inf)
 
 
-BACKEND = Backend("torch", _run, rank=LAST)
+def _footprint(call: Call, _: Capabilities) -> Footprint:
+    s, d = call.keys.shape
+    # Keys in f32 and their positions; for a row one head's queries and products in f32, later its masks of a byte each.
+    return Footprint(fixed_bytes=s * (d * 4 + 8), row_bytes=s * 4 + d * 4)
+
+
+BACKEND = Backend("torch", _run, rank=LAST, footprint=_footprint)

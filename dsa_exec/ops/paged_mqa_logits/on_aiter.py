@@ -13,13 +13,14 @@ from dsa_config import settings
 from dsa_exec.caches.addresses import refuses_addresses
 from dsa_exec.core.aiter_functions import PAGED_MQA_LOGITS, RANK, READS, aiter_function, declines_aiter, refuses_aiter
 from dsa_exec.core.aiter_releases import own_demands
-from dsa_exec.core.aiter_scoring import MOST_BYTES, adapts_queries, operands, refuses_queries
+from dsa_exec.core.aiter_scoring import MOST_BYTES, adapts_queries, operand_row_bytes, operands, refuses_queries
 from dsa_exec.core.fnuz import reads_fnuz
 from dsa_exec.core.hardware import Capabilities, capabilities
 from dsa_exec.core.preshuffle import refuses_preshuffle
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.dispatch.gradients import refuses_gradients
-from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
+from dsa_exec.memory.footprint import Footprint
+from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk, rows_that_fit
 from dsa_exec.ops.paged_mqa_logits import Call
 
 CHUNK_KEYS = 256
@@ -27,6 +28,9 @@ CHUNK_KEYS = 256
 
 SCRATCH_BYTES = 64 * 2**20
 """What copies of page tables may take; a row takes what it takes."""
+
+TABLE_BYTES = 8
+"""What a page of a row's own table takes."""
 
 
 def _refuses(call: Call, hw: Capabilities) -> str | None:
@@ -97,13 +101,21 @@ def _run(call: Call) -> torch.Tensor:
     q = call.q.reshape(rows, heads, channels)
     request = torch.arange(rows, device=lens.device) // n
     # Of older releases the logits of one call are addressed with 32 bits.
-    at_once = min(rows_per_chunk(rows, pages * 8, SCRATCH_BYTES), max(MOST_BYTES // (max(out.stride(0), width) * 4), 1))
+    addressed = rows_per_chunk(rows, max(out.stride(0), width) * 4, MOST_BYTES)
+    at_once = min(rows_per_chunk(rows, pages * TABLE_BYTES, SCRATCH_BYTES), addressed)
     with torch.cuda.device_of(call.q):
         for part in row_chunks(rows, at_once):
             queries, weights = operands(q[part], call.head_weights[part], hw)
             table = call.page_table[request[part]].clamp_(0, data.shape[0] - 1)
             score(queries[:, None], keys, weights, out[part], lens[part], table, width, **kind)
         return settle(call, out, None)
+
+
+def _footprint(call: Call, hw: Capabilities) -> Footprint:
+    table = call.page_table.shape[1] * TABLE_BYTES
+    at_once = rows_that_fit(table, SCRATCH_BYTES)
+    numbers = 3 * 8  # of a row: its length and its request
+    return Footprint(row_bytes=numbers, streamed=((table + operand_row_bytes(call.q, hw), at_once),))
 
 
 BACKEND = Backend(
@@ -114,4 +126,5 @@ BACKEND = Backend(
     rank=RANK,
     adapts=_adapts,
     reads=(*READS, "aiter_enable_aot_gluon_pa_mqa_logits"),
+    footprint=_footprint,
 )

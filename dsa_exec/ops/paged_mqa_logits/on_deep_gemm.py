@@ -17,6 +17,7 @@ from dsa_exec.core.hardware import Capabilities, capabilities
 from dsa_exec.core.paged_schedule import PAGE_TOKENS, PagedSchedule
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.dispatch.gradients import refuses_gradients
+from dsa_exec.memory.footprint import Footprint
 from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
 from dsa_exec.ops.paged_mqa_logits import Call
 from dsa_exec.ops.paged_mqa_logits.deep_gemm_kernel import logits_of_library
@@ -24,6 +25,9 @@ from dsa_exec.ops.paged_mqa_logits.schedule import make_schedule
 
 SCRATCH_BYTES = 256 * 2**20
 """What it may hold beside `out` where it makes its own schedules; a request takes what it takes."""
+
+SPLIT_KEYS = 256
+"""It rounds logits of a row up to that."""
 
 MOST_ROWS = 58_112
 """Rows that fit the shared memory of the one block that makes a schedule."""
@@ -106,6 +110,18 @@ def _scored(call: Call) -> torch.Tensor:
     return settle(call, logits[:, : call.max_context_len], call.out)
 
 
+def _footprint(call: Call, hw: Capabilities) -> Footprint:
+    _, _, given, d = call.q.shape
+    pages = call.page_table.shape[1]
+    heads = records.padded_heads(given, hw.arch) or given
+    own = -(-max(call.max_context_len, pages * PAGE_TOKENS) // SPLIT_KEYS) * SPLIT_KEYS * 4
+    # Padded queries and head weights lie in memory for a power of two of rows; others may be copied.
+    queries = heads * (d + 4) * (1 if heads == given else 2)
+    # The table cut to pages that there are, and a row of it for each row of queries; lengths.
+    tables = pages * 4 * 2 + 3 * 4
+    return Footprint((records.multiprocessors(hw) + 1) * 8, queries + tables, own_row_bytes=own)
+
+
 def _require_current(schedule: PagedSchedule, hw: Capabilities) -> None:
     """Check a schedule, which fits the call, against the library as it is now.
 
@@ -125,4 +141,4 @@ def _require_current(schedule: PagedSchedule, hw: Capabilities) -> None:
         raise ShapeError("paged_mqa_logits", "schedule", came, wanted)
 
 
-BACKEND = Backend("deep_gemm", _run, _refuses, _declines, rank=15, adapts=_adapts)
+BACKEND = Backend("deep_gemm", _run, _refuses, _declines, rank=15, adapts=_adapts, footprint=_footprint)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.scoring import index_scores
 from dsa_exec.dispatch.backend import LAST, Backend
 from dsa_exec.layouts.views import SlotMap, read_index_keys
+from dsa_exec.memory.footprint import Footprint
 from dsa_exec.ops.paged_mqa_logits import Call
 
 
@@ -27,4 +29,17 @@ def _run(call: Call) -> torch.Tensor:
     return logits
 
 
-BACKEND = Backend("torch", _run, rank=LAST)
+SLOT_BYTES = 88
+"""What a position takes on its way to a slot of a page: numbers of 64 bits and masks."""
+
+
+def _footprint(call: Call, _: Capabilities) -> Footprint:
+    n, d = call.q.shape[1], call.q.shape[3]
+    data, width = call.cache.data, call.max_context_len
+    # Of one request at a time: the slots of its positions, its keys as they are and in f32; for each of its rows one
+    # head's queries and products in f32, later masks.
+    keys = width * (d * (data.element_size() + 4) + 4)
+    return Footprint(fixed_bytes=width * SLOT_BYTES + keys + n * (width + d) * 4)
+
+
+BACKEND = Backend("torch", _run, rank=LAST, footprint=_footprint)

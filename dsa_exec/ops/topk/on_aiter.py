@@ -14,11 +14,18 @@ import torch
 from dsa_exec.core.aiter_functions import RANK, READS, TOPK, aiter_function, declines_aiter, refuses_aiter
 from dsa_exec.core.hardware import Capabilities, capabilities
 from dsa_exec.dispatch.backend import Backend
-from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
+from dsa_exec.memory.footprint import Footprint
+from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk, rows_that_fit
 from dsa_exec.ops.topk import Call
 
 SCRATCH_BYTES = 256 * 2**20
 """What copies of rows may take; a row takes what it takes."""
+
+PICK_BYTES = 68
+"""What one picked position takes at the worst moment: 64-bit numbers, on its way to a slot."""
+
+ROW_BYTES = 64
+"""What a row's window takes, in 64-bit numbers."""
 
 ALIGNED_CELLS = 4
 """Copied rows begin where loads of 16 bytes may."""
@@ -37,13 +44,26 @@ def _run(call: Call) -> torch.Tensor:
     picked = torch.full((rows, call.k), -1, dtype=torch.int32, device=call.logits.device)
     if rows == 0 or width == 0:
         return picked
-    cells = -(-max(width, 2) // ALIGNED_CELLS) * ALIGNED_CELLS
+    cells = _cells(width)
     at_once = rows_per_chunk(rows, cells * 4, SCRATCH_BYTES)
     scratch = torch.zeros(at_once + 1, cells, dtype=torch.float32, device=picked.device)
     with torch.cuda.device_of(call.logits):
         for part in row_chunks(rows, at_once):
             picked[part] = _pick(call, part, scratch)
     return picked
+
+
+def _cells(width: int) -> int:
+    """Of a copied row."""
+    return -(-max(width, 2) // ALIGNED_CELLS) * ALIGNED_CELLS
+
+
+def _footprint(call: Call, _: Capabilities) -> Footprint:
+    copied = _cells(call.logits.shape[1]) * 4
+    picks = call.k * PICK_BYTES + ROW_BYTES
+    # One more row, the one that tells.
+    streamed = (copied + picks, rows_that_fit(copied, SCRATCH_BYTES))
+    return Footprint(copied + picks, call.k * 4, streamed=(streamed,))
 
 
 def _pick(call: Call, part: slice, scratch: torch.Tensor) -> torch.Tensor:
@@ -69,4 +89,4 @@ def _pick(call: Call, part: slice, scratch: torch.Tensor) -> torch.Tensor:
     return slot_map.slots(positions).to(torch.int32)
 
 
-BACKEND = Backend("aiter", _run, _refuses, _declines, rank=RANK, reads=READS)
+BACKEND = Backend("aiter", _run, _refuses, _declines, rank=RANK, reads=READS, footprint=_footprint)

@@ -11,6 +11,7 @@ from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.triton_support import declines_off_hopper, refuses_without_hopper
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.memory.footprint import Footprint
 from dsa_exec.ops.topk import Call
 from dsa_exec.ops.topk.launch import cluster_launch, refuses_width, takes_clusters
 from dsa_exec.ops.topk.many_rows_launch import many_rows_launch
@@ -40,4 +41,8 @@ def _run(call: Call) -> torch.Tensor:
     return picked
 
 
-BACKEND = Backend("gluon", _run, _refuses, _declines, rank=10)
+def _footprint(call: Call, _: Capabilities) -> Footprint:
+    return Footprint(row_bytes=call.k * 4)  # the result
+
+
+BACKEND = Backend("gluon", _run, _refuses, _declines, rank=10, footprint=_footprint)

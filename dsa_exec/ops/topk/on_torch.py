@@ -6,12 +6,14 @@ import dataclasses
 
 import torch
 
+from dsa_exec.core.hardware import Capabilities
 from dsa_exec.dispatch.backend import LAST, Backend
-from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk
+from dsa_exec.memory.footprint import Footprint
+from dsa_exec.memory.row_chunks import row_chunks, rows_per_chunk, rows_that_fit
 from dsa_exec.ops.topk import Call
 
 SCRATCH_BYTES = 64 * 2**20
-"""How much is worked on at once: the logits budget counts the logits alone, so that what comes on top is bounded."""
+"""How much is worked on at once, so that what comes on top of the logits is bounded."""
 
 CELL_BYTES = 32
 """What one cell takes at the worst moment: its masked score and what sorting adds, masks and a count."""
@@ -24,10 +26,20 @@ def _run(call: Call) -> torch.Tensor:
     rows, width = call.logits.shape
     picked = torch.full((rows, call.k), -1, dtype=torch.int32, device=call.logits.device)
     most = min(call.k, width)
-    at_once = rows_per_chunk(rows, width * CELL_BYTES + most * PICK_BYTES, SCRATCH_BYTES)
+    at_once = rows_per_chunk(rows, _row_bytes(width, most), SCRATCH_BYTES)
     for part in row_chunks(rows, at_once):
         picked[part, :most] = _pick(call, part, most)
     return picked
+
+
+def _row_bytes(width: int, most: int) -> int:
+    return width * CELL_BYTES + most * PICK_BYTES
+
+
+def _footprint(call: Call, _: Capabilities) -> Footprint:
+    width = call.logits.shape[1]
+    row = _row_bytes(width, min(call.k, width))
+    return Footprint(row_bytes=call.k * 4, streamed=((row, rows_that_fit(row, SCRATCH_BYTES)),))
 
 
 def _pick(call: Call, part: slice, most: int) -> torch.Tensor:
@@ -60,4 +72,4 @@ def _best(logits: torch.Tensor, inside: torch.Tensor, k: int) -> torch.Tensor:
     return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= still_wanted))
 
 
-BACKEND = Backend("torch", _run, rank=LAST)
+BACKEND = Backend("torch", _run, rank=LAST, footprint=_footprint)

@@ -8,6 +8,7 @@ from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
+from dsa_exec.memory.footprint import Footprint
 from dsa_exec.ops.topk import Call
 from dsa_exec.ops.topk.launch import portable_launch, refuses_width
 
@@ -30,4 +31,8 @@ def _run(call: Call) -> torch.Tensor:
     return picked
 
 
-BACKEND = Backend("triton", _run, _refuses, _declines, rank=20)
+def _footprint(call: Call, _: Capabilities) -> Footprint:
+    return Footprint(row_bytes=call.k * 4)  # the result
+
+
+BACKEND = Backend("triton", _run, _refuses, _declines, rank=20, footprint=_footprint)

@@ -171,7 +171,7 @@ def attend_tile(
 
 @gluon.jit
 def _write_sums(sums, factor, tile, out, place, head, heads):
-    """Write sums times a factor of their head, through a tile that nobody needs any more: rows of it are of one head."""
+    """Write sums times a factor of their head, through a tile that nobody needs any more; its rows are heads."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [1, 32], [gl.num_warps(), 1], [1, 0])
     for group in gl.static_range(4):
         part = tile.slice(group * GROUP, GROUP, dim=1).permute((1, 0))
