@@ -31,6 +31,9 @@ GEOMETRY = {
     "pad_token_id": 0,
 }
 
+TEXT = "The quick brown fox jumps over the lazy dog. " * 6
+"""A prompt of more bytes than `index_topk`, and than four pages of a cache."""
+
 
 def save_tiny(folder: Path, kind: str, **changes: Any) -> Path:
     """Save a checkpoint of random weights, without a tokenizer, and give its folder."""

@@ -14,7 +14,8 @@ import dsa_config
 import dsa_config.cli
 from dsa_config import DeprecatedName, SettingError
 from dsa_exec.cli.doctor import command as doctor_command
-from dsa_exec.cli.run import run
+from dsa_exec.cli.plan import command as plan_command
+from dsa_exec.cli.run import command as run_command
 from dsa_exec.core.errors import DsaError
 
 OUTPUT_ERROR = 1
@@ -28,8 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dsa_config.cli.app)
-app.command()(run)
+app.command()(run_command.run)
 app.command()(doctor_command.doctor)
+app.command()(plan_command.plan)
 
 
 def main() -> None:
@@ -79,4 +81,4 @@ def _options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """DeepSeek Sparse Attention: run a model, and see what every setting is and why."""
+    """DeepSeek Sparse Attention: run a model, plan its memory, and see what every setting is and why."""

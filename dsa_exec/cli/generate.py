@@ -13,7 +13,8 @@ from dsa_config.tools.export_schema import DIALECT, settings_schema
 from dsa_exec.cli.backends_page import backends_page
 from dsa_exec.cli.bench_record import BenchRecord
 from dsa_exec.cli.doctor.report import DoctorReport
-from dsa_exec.cli.report import RunReport
+from dsa_exec.cli.plan.report import PlanReport
+from dsa_exec.cli.report import PromptResult, RunReport
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,9 @@ def generated() -> dict[Path, str]:
         "flags.schema.json": flags_schema(DSASettings),
         "bench.schema.json": {"$schema": DIALECT, **BenchRecord.model_json_schema(mode="serialization")},
         "doctor.schema.json": {"$schema": DIALECT, **DoctorReport.model_json_schema(mode="serialization")},
+        "plan.schema.json": {"$schema": DIALECT, **PlanReport.model_json_schema(mode="serialization")},
         "run.schema.json": {"$schema": DIALECT, **RunReport.model_json_schema(mode="serialization")},
+        "run_result.schema.json": {"$schema": DIALECT, **PromptResult.model_json_schema(mode="serialization")},
     }
     written = {ROOT / "schemas" / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
     records = sorted((ROOT / "benchmarks" / "results").glob("*/conformance.json"))

@@ -22,7 +22,15 @@ def late_progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    # Without redirection: it would take what is printed to standard output along to the terminal.
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     task = bar.add_task(what, total=total)
     timer = threading.Timer(PATIENCE_S, bar.start)
     timer.daemon = True

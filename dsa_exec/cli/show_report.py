@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from rich.console import Console
 from rich.table import Table
 
-from dsa_config.tools.printing import console
-from dsa_exec.cli.report import AgreementWithPlain, LogitsUse, RunReport
+from dsa_exec.cli.report import AgreementWithPlain, LogitsUse, RunReport, SamplingInUse
 
 
-def show(report: RunReport) -> None:
-    """Print the text that was generated, then how it came about."""
-    out = console()
-    out.print("the text goes on:")
-    out.print(printable(report.text), soft_wrap=True)
-    out.print()
-    read = count(report.prompt_tokens, "token")
-    out.print(f"{report.model} on {report.device}, after {read} from {report.prompt}", soft_wrap=True)
-    for note in report.notes:
-        out.print(f"note: {note}", soft_wrap=True)
+def show(report: RunReport, out: Console) -> None:
+    """Print how a text came about, or several; the text itself was printed as it came."""
+    for line in _what_ran(report):
+        out.print(printable(line), soft_wrap=True)
     out.print()
     if report.settings:
         rows = ((it.name, str(it.value), it.origin) for it in report.settings)
@@ -37,7 +31,11 @@ def show(report: RunReport) -> None:
     out.print(table(("stage", "seconds"), ((it.name, f"{it.seconds:.3f}") for it in report.stages)))
     if report.agreement is not None:
         out.print()
-        out.print(_agreement(report.agreement), soft_wrap=True)
+        out.print(_agreement(report.agreement, report.new_tokens), soft_wrap=True)
+    if report.alike is not None:
+        out.print()
+        words = f"{report.alike} of {count(report.finished, 'prompt')} with the same tokens"
+        out.print(f"against plain transformers: {words}", soft_wrap=True)
 
 
 def printable(text: str) -> str:
@@ -78,13 +76,46 @@ def _logits(use: LogitsUse) -> str:
         limits.append(f"{size(use.cap_bytes)} by mqa_logits_max_chunk_bytes")
     words = (
         f"logits: {count(use.rows, 'row')} of {size(use.row_bytes)} in {count(use.chunks, 'chunk')}, "
-        f"budget {size(use.budget_bytes)} (least of {', '.join(limits)}); {count(use.calls, 'call')}"
+        f"budget {size(use.budget_bytes)} (least of {', '.join(limits)}); {count(use.calls, 'call')}; "
+        f"up to {size(use.chunk_bytes)} at once, with all that is allocated beside the logits"
     )
-    return f"{words}\nThe budget is less than one row, so that rows came one by one." if use.is_too_small else words
+    if use.is_too_small:
+        words += f"\nThe budget is less than the {size(use.least_bytes)} of the smallest chunk, and was exceeded."
+    if use.retries:
+        words += f"\nMemory ran out {count(use.retries, 'time')}, and fewer rows were tried."
+    return words
 
 
-def _agreement(agreed: AgreementWithPlain) -> str:
-    if agreed.same_tokens:
+def _what_ran(report: RunReport) -> Iterator[str]:
+    read, made = count(report.prompt_tokens, "token"), count(report.new_tokens, "new token")
+    where = f"{report.model} on {report.device}, {report.dtype}"
+    if report.text is not None:
+        yield f"{where}: {made} after {read} from {report.prompt}"
+    else:
+        yield f"{where}: {made} after {read} of {count(report.prompts, 'prompt')} from {report.prompt}"
+    if report.interrupted and report.text is None:
+        yield f"interrupted: {report.finished} of {count(report.prompts, 'prompt')} finished"
+    elif report.interrupted:
+        yield "interrupted: " + ("while it was compared" if report.finished else "the text is not whole")
+    if report.sampling is not None:
+        yield _sampling(report.sampling)
+    for note in report.notes:
+        yield f"note: {note}"
+
+
+def _sampling(used: SamplingInUse) -> str:
+    parts = [f"temperature {used.temperature:g}"]
+    if used.top_k is not None:
+        parts.append(f"among the {used.top_k} likeliest")
+    if used.top_p is not None:
+        parts.append(f"within a probability of {used.top_p:g}")
+    return f"tokens are drawn: {', '.join(parts)}, seed {used.seed}"
+
+
+def _agreement(agreed: AgreementWithPlain, new_tokens: int) -> str:
+    if agreed.forced:
+        tokens = f"it read the same text and drew the same token in {agreed.tokens_in_common} of {new_tokens} steps"
+    elif agreed.same_tokens:
         tokens = f"the same {count(len(agreed.plain_tokens), 'token')}"
     elif agreed.first_divergence == 0:
         tokens = "another first token"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +43,45 @@ def dsa() -> Callable[..., Done]:
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
+
+
+@pytest.fixture
+def dsa_here() -> Callable[..., Done]:
+    """The same within this process, which has imported torch already: for what does not depend on a process.
+    Settings are overridden.
+    """
+
+    def run(*arguments: str, stdin: str = "", **overrides: Any) -> Done:
+        from typer.testing import CliRunner
+
+        from dsa_config import settings
+        from dsa_exec.cli import app
+
+        with settings.override(**overrides):
+            done = CliRunner().invoke(app, list(map(str, arguments)), input=stdin, env={"COLUMNS": "200"})
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Done(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Callable[[str], Path]:
+    """A tiny checkpoint of a model type, saved once."""
+    from tiny_checkpoints import save_tiny
+
+    return functools.cache(lambda kind: save_tiny(tmp_path_factory.mktemp(kind), kind))
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    """A file with a prompt."""
+    from tiny_checkpoints import TEXT
+
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT)
+    return file
 
 
 @pytest.fixture

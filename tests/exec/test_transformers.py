@@ -6,12 +6,14 @@ import pytest
 import torch
 from oracles.fake_quant import fake_quantised
 from tiny_models import CONFIGS, NEW, PROMPT, UNQUANTISED, build, ours, prompt
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
+from transformers import AutoModelForCausalLM, DynamicCache, EncoderDecoderCache, LlamaConfig
 
 from dsa_config import settings
 from dsa_exec.core.errors import LayoutError, RangeError
 from dsa_exec.integrations.transformers import DsaCache, NotSupported, attached, load_tiny
+from dsa_exec.integrations.transformers.attention import DsaAttention
 from dsa_exec.integrations.transformers.greedy import agreement, continue_greedily
+from dsa_exec.integrations.transformers.indexer import DsaDeepseekV32Indexer, DsaGlmMoeDsaIndexer
 
 
 @pytest.fixture(params=list(CONFIGS))
@@ -127,10 +129,10 @@ def test_detaching_leaves_no_trace(model):
     before = model(torch.tensor([prompt(0, 20)])).logits
     with pytest.raises(RuntimeError, match="inside"), attached(model):
         assert list(model.state_dict()) == keys
-        assert model.model.layers[0].self_attn is not modules[0]
-        assert model.model.layers[0].self_attn.q_a_proj.weight is modules[0].q_a_proj.weight
+        assert isinstance(modules[0], DsaAttention)
         raise RuntimeError("inside")
     assert [layer.self_attn for layer in model.model.layers] == modules
+    assert [module for module in model.modules() if type(module).__module__.startswith("dsa_exec")] == []
     assert model.config._attn_implementation == implementation
     assert torch.equal(model(torch.tensor([prompt(0, 20)])).logits, before)
 
@@ -141,7 +143,7 @@ def expect_refusal(words: str, call) -> None:
 
 
 def test_what_is_not_supported_is_refused_in_words(model):
-    """Another cache, another mask, padding elsewhere, another model: a sentence each."""
+    """Another cache, another mask, padding elsewhere, attention weights, another model: a sentence each."""
     tokens = torch.tensor([prompt(0, 20)])
     mask = torch.ones_like(tokens)
     mask[0, 10] = 0
@@ -149,28 +151,37 @@ def test_what_is_not_supported_is_refused_in_words(model):
     llama = AutoModelForCausalLM.from_config(
         LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     )
+    filled = DynamicCache(config=model.config)
+    model(tokens, past_key_values=filled)
+    both = EncoderDecoderCache(DynamicCache(), DynamicCache())
     with attached(model), torch.no_grad():
         cache = DsaCache.for_model(model, max_tokens=64)
-        expect_refusal("past_key_values is DynamicCache: pass .*DsaCache.for_model", lambda: model(tokens))
-        expect_refusal(
-            "past_key_values is DynamicCache", lambda: model(tokens, past_key_values=DynamicCache(config=model.config))
-        )
-        expect_refusal(
-            "padding that is not on the left", lambda: model(tokens, attention_mask=mask, past_key_values=cache)
-        )
-        expect_refusal("made by the caller", lambda: model(tokens, attention_mask=full, past_key_values=cache))
+        for words, options in [
+            ("past_key_values is EncoderDecoderCache: pass DsaCache.for_model", {"past_key_values": both}),
+            ("was filled by another attention: pass an empty cache", {"past_key_values": filled}),
+            ("without offloading", {"past_key_values": DynamicCache(config=model.config, offloading=True)}),
+            ("padding that is not on the left", {"past_key_values": cache, "attention_mask": mask}),
+            ("says nothing of 5 of 20 tokens", {"past_key_values": cache, "attention_mask": mask[:, :15]}),
+            ("made by the caller", {"past_key_values": cache, "attention_mask": full}),
+            ("output_attentions: attention weights are not kept", {"output_attentions": True}),
+        ]:
+            expect_refusal(words, lambda options=options: model(tokens, **options))
+        assert cache.get_seq_length() == 0
+        with pytest.raises(TypeError, match="written by our attention"):
+            cache.update(torch.zeros(1), torch.zeros(1), 0)
+        for call in (cache.layers[0].offload, cache.layers[0].prefetch):
+            expect_refusal("without offloading", call)
     for call in (lambda: attached(llama).__enter__(), lambda: DsaCache.for_model(llama, max_tokens=8)):
         expect_refusal("model_type='llama': deepseek_v32 and glm_moe_dsa are", call)
     with attached(model):
-        expect_refusal("not transformers' own", lambda: attached(model).__enter__())
-        loss = model(tokens, labels=tokens, past_key_values=DsaCache.for_model(model, max_tokens=64)).loss
+        loss = model(tokens, labels=tokens).loss
         expect_refusal("no gradient passes an FP8 cache: set kv_format=model", loss.backward)
     with pytest.raises(RangeError, match="max_tokens is 0; wanted an integer of at least 1"):
         DsaCache.for_model(model, max_tokens=0)
+    with pytest.raises(RangeError, match="batch_size is 2; wanted None: a cache without max_tokens has as many"):
+        DsaCache.for_model(model, batch_size=2)
     model.config.quantization_config = {"quant_method": "fp8"}
     expect_refusal("weights are quantised", lambda: attached(model).__enter__())
-    with pytest.raises(TypeError, match="run the model under attached"):
-        cache.update(torch.zeros(1), torch.zeros(1), 0)
 
 
 def test_a_cache_that_is_too_small_says_so(model):
@@ -234,14 +245,11 @@ def test_bf16_models_run(kind):
 
 def test_t20_the_rotation_of_the_indexer_is_the_models():
     """T20: halves for DeepSeek-V3.2, neighbours for GLM; with the other one the selection is another."""
-    from dsa_exec.integrations.transformers import attention
-
     model = build("deepseek_v32")
     plain = continue_greedily(model, prompt(6), 2)
-    swapped = dict.fromkeys(attention.INDEXER_ROTATION, attention.glm.apply_rotary_pos_emb_interleave)
     with settings.override(**UNQUANTISED), pytest.MonkeyPatch.context() as patch:
         right = agreement(plain, ours(model, prompt(6), 2))
-        patch.setattr(attention, "INDEXER_ROTATION", swapped)
+        patch.setattr(DsaDeepseekV32Indexer, "rotate", vars(DsaGlmMoeDsaIndexer)["rotate"])
         wrong = agreement(plain, ours(model, prompt(6), 2))
     assert right.selected_in_common == 1.0
     assert wrong.selected_in_common < 0.9

@@ -55,16 +55,6 @@ def test_drafted_tokens_are_verified_and_dropped(model):
     assert torch.equal(generate(model, tokens, prompt_lookup_num_tokens=3), plain)
 
 
-def test_what_would_move_requests_is_refused(model):
-    """Beams, repeated and selected requests: a sentence each."""
-    with pytest.raises(NotSupported, match="generate with num_beams=1"):
-        generate(model, torch.tensor([prompt(0, 10)]), num_beams=2)
-    cache = DsaCache.for_model(model, max_tokens=8)
-    for call in (lambda: cache.batch_repeat_interleave(2), lambda: cache.batch_select_indices(torch.tensor([0]))):
-        with pytest.raises(NotSupported, match="pass batch_size=... to DsaCache.for_model"):
-            call()
-
-
 def test_no_token_at_all_is_a_sentence(model):
     """An empty prompt names the argument of transformers that is empty."""
     with pytest.raises(RangeError, match="input_ids holds no token; wanted at least one"):

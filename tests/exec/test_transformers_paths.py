@@ -136,7 +136,7 @@ def test_a_prompt_in_parts_is_dense_until_it_is_long(model):
             ways, logits = [], []
             for part in (tokens[:, :SHORT], tokens[:, SHORT:-1], tokens[:, -1:]):
                 logits.append(model(part, past_key_values=cache).logits)
-                ways.append((cache._step.path.phase, cache._step.path.way))
+                ways.append((cache.requests._step.path.phase, cache.requests._step.path.way))
     assert ways == [("prefill", "dense"), ("prefill", "sparse_bf16"), ("decode", "sparse_bf16")]
     torch.testing.assert_close(torch.cat(logits, 1), whole, atol=1e-4, rtol=1e-4)
 
@@ -192,7 +192,7 @@ def test_t33_a_pass_keeps_its_way_whatever_happens_meanwhile(model):
             handle.remove()
             settings.set(prefill_attention="sparse_bf16", prefill_dense_attn_kv_len_threshold=0)
             model(torch.tensor([prompt(0)])[:, -1:], past_key_values=other)
-            ways.append((mine._step.path.way, other._step.path.phase))
+            ways.append((mine.requests._step.path.way, other.requests._step.path.phase))
 
         handle = model.model.layers[0].register_forward_hook(interrupt)
         with record_calls() as trace:

@@ -12,7 +12,7 @@ from tiny_models import CONFIGS, build, prompt
 from dsa_config import settings
 from dsa_exec.core.hardware import assumed
 from dsa_exec.integrations.transformers import DsaCache, NotSupported, attached
-from dsa_exec.integrations.transformers.cache import _index_page_table
+from dsa_exec.integrations.transformers.requests import index_page_table
 from dsa_exec.layouts.views import finer_page_table
 
 QUANTISED = {"index_k_format": "fp8", "kv_format": "model"}
@@ -64,14 +64,14 @@ def test_pages_that_cannot_live_together_are_refused(model):
         second = DsaCache.for_model(model, max_tokens=64).layers
     table = torch.zeros(1, 1, dtype=torch.int32)
     with pytest.raises(NotSupported, match="have pages of 1, 64 tokens: one size for all layers is supported"):
-        _index_page_table([first[0], second[0]], table)
+        index_page_table([first[0], second[0]], table)
     first[0].index_k = dataclasses.replace(
         second[0].index_k,
         data=torch.zeros(1, 48 * 132, dtype=torch.uint8),
         layout=dataclasses.replace(second[0].index_k.layout, page_tokens=48),
     )
     with pytest.raises(NotSupported, match="have pages of 48 tokens"):
-        _index_page_table(first[:1], table)
+        index_page_table(first[:1], table)
 
 
 def test_a_finer_table_has_the_same_slots():

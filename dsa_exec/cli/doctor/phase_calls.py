@@ -11,6 +11,7 @@ from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.caches.mla_cache import MlaCache
 from dsa_exec.cli.doctor.typical_caches import BF16, KEY, LATENT, ROPE, index_k_cache, meta, mla_cache
+from dsa_exec.core.logits_workspace import LogitsWorkspace
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.layouts.paging import pages_for
 from dsa_exec.layouts.views import SlotMap
@@ -33,7 +34,6 @@ from dsa_exec.ops.step_metadata.lengths import Mode
 from dsa_exec.ops.step_metadata.metadata import StepMetadata
 
 INDEX_TOPK = 2048
-BUDGET_BYTES = 2**30
 SCALE = (128 + ROPE) ** -0.5
 F32, I32, I64 = torch.float32, torch.int32, torch.int64
 
@@ -177,4 +177,7 @@ class Phase:
         return meta(self.rows, INDEX_TOPK, dtype=I32)
 
     def _selection(self, q: torch.Tensor, keys: index_select.GatheredKeys | index_select.PagedKeys) -> Any:
-        return index_select.Call(q, self._head_weights(), keys, INDEX_TOPK, settings.fuse_topk, BUDGET_BYTES)
+        is_paged = isinstance(keys, index_select.PagedKeys)
+        scored_by = settings.paged_mqa_logits_backend if is_paged else settings.mqa_logits_backend
+        options = INDEX_TOPK, settings.fuse_topk, scored_by, LogitsWorkspace(q.device)
+        return index_select.Call(q, self._head_weights(), keys, *options)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from dsa_exec.cli.encodable import Text
 from dsa_exec.cli.report import SettingInForce
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _encodable(given: Any) -> Any:
-    """Text of the environment may hold bytes that are no UTF-8, for which JSON has no word."""
-    return given.encode("utf-8", "backslashreplace").decode() if isinstance(given, str) else given
-
-
-Text = Annotated[str, BeforeValidator(_encodable)]
 
 
 class Trouble(_Part):

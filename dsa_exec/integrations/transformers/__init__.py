@@ -1,16 +1,15 @@
 """Hugging Face transformers: our indexer, attention and caches in `deepseek_v32` and `glm_moe_dsa` models.
 
 model = load_checkpoint(path, device).model
-with attached(model):
-cache = DsaCache.for_model(model, max_tokens=4096)
-model.generate(ids, past_key_values=cache, max_new_tokens=64)
+enable(model)
+model.generate(ids, max_new_tokens=64)
 """
 
 from transformers.utils import logging
 
-from dsa_exec.integrations.transformers.attach import attached
 from dsa_exec.integrations.transformers.cache import DsaCache
 from dsa_exec.integrations.transformers.checkpoint import Loaded, load_checkpoint, load_tiny
+from dsa_exec.integrations.transformers.enabling import attached, disable, enable, is_enabled
 from dsa_exec.integrations.transformers.errors import CheckpointError, NotSupported
 
 
@@ -27,6 +26,9 @@ __all__ = [
     "NotSupported",
     "attached",
     "be_quiet",
+    "disable",
+    "enable",
+    "is_enabled",
     "load_checkpoint",
     "load_tiny",
 ]

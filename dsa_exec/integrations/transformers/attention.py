@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -11,27 +9,20 @@ from torch import nn
 from transformers.models.deepseek_v32 import modeling_deepseek_v32 as deepseek
 from transformers.models.glm_moe_dsa import modeling_glm_moe_dsa as glm
 
-from dsa_exec.integrations.transformers.cache import DsaCache, DsaCacheLayer, Step
+from dsa_exec.integrations.transformers.cache import layer_of
+from dsa_exec.integrations.transformers.cache_layer import DsaCacheLayer
 from dsa_exec.integrations.transformers.errors import NotSupported
-from dsa_exec.ops.index_gather import index_gather
-from dsa_exec.ops.index_quant import index_quant
-from dsa_exec.ops.index_select import GatheredKeys, PagedKeys, Selection, index_select
-from dsa_exec.ops.index_store import index_store
+from dsa_exec.integrations.transformers.indexer import INDEXERS, DsaIndexer, Rotate
+from dsa_exec.integrations.transformers.plain import require_plain
+from dsa_exec.integrations.transformers.windows import require_windows
 from dsa_exec.ops.kv_store import kv_store
 from dsa_exec.runtime.attend import attend
 
-Rotate = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+NAME = "dsa"
+"""How transformers calls our attention (`attn_implementation`)."""
 
-# Which channels of an index vector make a pair for RoPE is the model's choice, and a wrong pairing is a silent loss of
-# accuracy: DeepSeek-V3.2 pairs halves, GLM neighbours.
-INDEXER_ROTATION: dict[type[nn.Module], Rotate] = {
-    deepseek.DeepseekV32Indexer: deepseek.apply_rotary_pos_emb,
-    glm.GlmMoeDsaIndexer: glm.apply_rotary_pos_emb_interleave,
-}
-ATTENTION_ROTATION: dict[type[nn.Module], Rotate] = {
-    deepseek.DeepseekV32Attention: deepseek.apply_rotary_pos_emb_interleave,
-    glm.GlmMoeDsaAttention: glm.apply_rotary_pos_emb_interleave,
-}
+THEIRS = "sdpa"
+"""What models attend by if nothing is said."""
 
 
 class _NoGradientPasses(torch.autograd.Function):
@@ -46,69 +37,16 @@ class _NoGradientPasses(torch.autograd.Function):
         raise NotSupported("no gradient passes an FP8 cache: set kv_format=model to train")
 
 
-class DsaIndexer(nn.Module):
-    """The lightning indexer: projections as in the model, scores and top-k by `index_select`."""
-
-    layer_idx: int
-    n_heads: int
-    head_dim: int
-    qk_rope_head_dim: int
-    index_topk: int
-    wq_b: nn.Linear
-    wk: nn.Linear
-    k_norm: nn.Module
-    weights_proj: nn.Linear
-    rotate: Rotate
-
-    @torch.no_grad()
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        q_resid: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
-        layer_cache: DsaCacheLayer,
-        step: Step,
-    ) -> Selection | None:
-        """Store the new keys, and select for each row, unless the rows attend to all that they see.
-
-        Args:
-            hidden_states: [b, q, hidden].
-            q_resid: [b, q, q_lora_rank], what the attention's query projection is made from.
-            position_embeddings: cos and sin, [b, q, rope] each.
-            layer_cache: the layer's caches.
-            step: the pass.
-
-        Returns:
-            The selection of the b * q rows: positions in prefill, slots in decode; None in a dense pass.
-        """
-        assert layer_cache.index_k is not None, "the cache was made for a model in which this layer has no indexer"
-        cache = layer_cache.index_k
-        keys = self._rotated(self.k_norm(self.wk(hidden_states))[:, :, None], position_embeddings)
-        index_store(cache, keys.flatten(0, 2), step.slots)
-        if not step.path.selects:
-            return None
-        queries = self.wq_b(q_resid).unflatten(-1, (self.n_heads, self.head_dim))
-        queries = self._rotated(queries, position_embeddings).flatten(0, 1)
-        weights = self.weights_proj(hidden_states.to(self.weights_proj.weight.dtype)).flatten(0, 1)
-        quantised, head_weights = index_quant(queries, weights, cache.layout)
-        k = min(self.index_topk, step.longest)
-        rows = step.rows
-        if step.is_decode:
-            paged = PagedKeys(cache, step.index_page_table, step.context_lens)
-            return index_select(quantised[:, None], head_weights, paged, k)
-        gathered = index_gather(cache, step.index_page_table, rows.seq_lens, rows.total_tokens)
-        return index_select(quantised, head_weights, GatheredKeys(*gathered, rows.starts, rows.ends), k)
-
-    def _rotated(self, vectors: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Index vectors [b, q, h, head_dim] with their RoPE part rotated."""
-        rope, rest = vectors.split([self.qk_rope_head_dim, self.head_dim - self.qk_rope_head_dim], -1)
-        rotated, _ = self.rotate(rope, rope[:, :, :0], *position_embeddings, unsqueeze_dim=2)
-        return torch.cat([rotated, rest], -1)
-
-
 class DsaAttention(nn.Module):
-    """Multi-head latent attention over selected tokens, on the latent itself: keys are never expanded to heads."""
+    """Multi-head latent attention over selected tokens, on the latent itself: keys are never expanded to heads.
 
+    Attributes:
+        rotate: the model's RoPE.
+        returns_selection: whether the next layer is given what this one selected.
+        replaced_implementation: what the model attended by before.
+    """
+
+    config: Any
     layer_idx: int
     num_heads: int
     qk_nope_head_dim: int
@@ -127,26 +65,39 @@ class DsaAttention(nn.Module):
     indexer: DsaIndexer | None
     rotate: Rotate
     returns_selection: bool
+    replaced_implementation: str = THEIRS
+
+    def __init__(self, config: Any, layer_idx: int) -> None:
+        """Make one in the place of transformers' own, in a model that is being loaded."""
+        super().__init__(config, layer_idx)  # transformers' class comes next
+        if self.indexer is not None and type(self.indexer) in INDEXERS:
+            self.indexer.__class__ = INDEXERS[type(self.indexer)]
+        if config._attn_implementation == THEIRS:
+            config._attn_implementation = NAME
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor,
-        past_key_values: DsaCache | None = None,
+        past_key_values: Any = None,
         position_ids: torch.Tensor | None = None,  # noqa: ARG002
-        prev_topk_indices: Selection | None = None,
-        **_kwargs: Any,
+        prev_topk_indices: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> tuple[Any, ...]:
         """One layer's attention.
+
+        In a graph that is being traced, all of it becomes part of the graph if there is one new token a request and a
+        cache of fixed size that a pass has allocated. The rest is run as it is, between graphs.
 
         Args:
             hidden_states: [b, q, hidden].
             position_embeddings: cos and sin, [b, q, rope] each.
             attention_mask: what `visible_windows` gave.
-            past_key_values: a `DsaCache`.
+            past_key_values: a `DsaCache`; a `DynamicCache` or `StaticCache` that is empty or was filled by us; or none.
             position_ids: not needed; already in `position_embeddings`.
-            prev_topk_indices: the selection of the layer before, for a layer that shares it.
+            prev_topk_indices: what the layer before selected, for a layer that shares it.
+            kwargs: of other attentions.
 
         Returns:
             The output [b, q, hidden], None (no attention weights), and for GLM the selection, None in a dense pass.
@@ -154,16 +105,26 @@ class DsaAttention(nn.Module):
         Raises:
             NotSupported: another cache or another mask than ours. In a backward pass: the cache is FP8.
         """
-        if not isinstance(past_key_values, DsaCache):
-            came = f"past_key_values is {type(past_key_values).__name__}"
-            raise NotSupported(f"{came}: pass past_key_values=DsaCache.for_model(model, max_tokens=...)")
-        if attention_mask.dtype != torch.int32 or attention_mask.shape[-1] != 2:
-            raise NotSupported(
-                "attention_mask was made by the caller: only causal masks with left padding are supported"
-            )
-        layer_cache = past_key_values.layers[self.layer_idx]
-        assert isinstance(layer_cache, DsaCacheLayer)
-        step = past_key_values.step(attention_mask)
+        if kwargs.get("output_attentions"):
+            raise NotSupported("output_attentions: attention weights are not kept; disable(model) first")
+        passed = hidden_states, position_embeddings, attention_mask, past_key_values, prev_topk_indices
+        if torch.compiler.is_compiling() and not _is_traceable(hidden_states, past_key_values):
+            return _outside_graphs(self, *passed)
+        return self._attend(*passed)
+
+    def _attend(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        windows: torch.Tensor,
+        past_key_values: Any,
+        selected_before: torch.Tensor | None,
+    ) -> tuple[Any, ...]:
+        require_windows(windows, self.config._attn_implementation, NAME)
+        require_plain(self.kv_b_proj, "kv_b_proj")
+        layer_cache = layer_of(
+            past_key_values, self.layer_idx, windows, self.config, runs_indexer=self.indexer is not None
+        )
         batch, new_tokens, _ = hidden_states.shape
         q_resid = self.q_a_layernorm(self.q_a_proj(hidden_states))
         queries = self.q_b_proj(q_resid).unflatten(-1, (-1, self.qk_head_dim)).transpose(1, 2)
@@ -171,44 +132,58 @@ class DsaAttention(nn.Module):
         latent, k_rope = self.kv_a_proj_with_mqa(hidden_states).split([self.kv_lora_rank, self.qk_rope_head_dim], -1)
         latent = self.kv_a_layernorm(latent).flatten(0, 1)
         q_rope, k_rope = self.rotate(q_rope, k_rope[:, None], *position_embeddings)
+        step = layer_cache.prepare(windows, latent)
+        assert layer_cache.mla is not None
         kv_store(layer_cache.mla, latent, k_rope.flatten(0, 2), step.slots)
-        if self.indexer is None:
-            selection = prev_topk_indices
-            assert selection is not None or not step.path.selects, "a layer that shares a selection follows its maker"
-        else:
+        selected = selected_before
+        if self.indexer is not None:
             selection = self.indexer(hidden_states, q_resid, position_embeddings, layer_cache, step)
-        layer_cache.seen_tokens += new_tokens
+            selected = None if selection is None else selection.indices
+        elif not step.path.selects:
+            selected = None
         up = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))
         up_k, up_v = up.split([self.qk_nope_head_dim, self.v_head_dim], 1)
         absorbed = torch.einsum("bhqd,hdc->bqhc", q_nope, up_k)
         query = torch.cat([absorbed, q_rope.transpose(1, 2)], -1).flatten(0, 1)
-        selected = None if selection is None else selection.indices
-        rows = None if step.is_decode else step.rows
-        attended, _ = attend(step.path, query, layer_cache.mla, selected, rows, sm_scale=self.scaling)
-        if layer_cache.mla.layout.format == "fp8":
+        attended, _ = attend(step.path, query, layer_cache.mla, selected, step.rows, sm_scale=self.scaling)
+        if layer_cache.mla.layout.format == "fp8" and torch.is_grad_enabled():
             attended = _NoGradientPasses.apply(attended)
         out = torch.einsum("rhc,hvc->rhv", attended, up_v)
         out = self.o_proj(out.reshape(batch, new_tokens, -1))
-        return (out, None, selection) if self.returns_selection else (out, None)
+        layer_cache.finish(new_tokens)
+        return (out, None, selected) if self.returns_selection else (out, None)
 
 
-def ours(attention: nn.Module) -> Any:
-    """Our attention over the parameters of one of transformers' own.
-
-    The new module shares the tables of parameters, buffers, submodules and hooks with the old one: nothing is copied,
-    names in a state dict stay, and what is hooked to the old module is hooked to the new one.
-    """
-    replacement = _as(attention, DsaAttention)
-    replacement.rotate = ATTENTION_ROTATION[type(attention)]
-    replacement.returns_selection = isinstance(attention, glm.GlmMoeDsaAttention)
-    indexer = getattr(attention, "indexer", None)
-    if indexer is not None:
-        replacement._modules = {**replacement._modules, "indexer": _as(indexer, DsaIndexer)}
-        replacement.indexer.rotate = INDEXER_ROTATION[type(indexer)]
-    return replacement
+def _is_traceable(hidden_states: torch.Tensor, past_key_values: Any) -> bool:
+    """Whether a layer's attention can be part of a graph. Looks at nothing that is the layer's own."""
+    layers = getattr(past_key_values, "layers", [])
+    if hidden_states.shape[1] != 1 or not layers:
+        return False
+    last = layers[-1]
+    return isinstance(last, DsaCacheLayer) and last.requests.is_fixed and last.mla is not None
 
 
-def _as(module: nn.Module, kind: type[nn.Module]) -> Any:
-    twin: Any = copy.copy(module)
-    twin.__class__ = kind
-    return twin
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _outside_graphs(attention: DsaAttention, *passed: Any) -> tuple[Any, ...]:
+    return attention._attend(*passed)
+
+
+class DsaDeepseekV32Attention(DsaAttention, deepseek.DeepseekV32Attention):  # type: ignore[misc]
+    """DeepSeek-V3.2's, each layer of which selects."""
+
+    rotate = staticmethod(deepseek.apply_rotary_pos_emb_interleave)
+    returns_selection = False
+
+
+class DsaGlmMoeDsaAttention(DsaAttention, glm.GlmMoeDsaAttention):  # type: ignore[misc]
+    """GLM's, of which some layers take what the one before selected."""
+
+    rotate = staticmethod(glm.apply_rotary_pos_emb_interleave)
+    returns_selection = True
+
+
+ATTENTIONS: dict[type[Any], type[DsaAttention]] = {
+    deepseek.DeepseekV32Attention: DsaDeepseekV32Attention,
+    glm.GlmMoeDsaAttention: DsaGlmMoeDsaAttention,
+}
+"""Ours for each of transformers' own."""

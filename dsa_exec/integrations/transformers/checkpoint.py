@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from dsa_exec.core.checks import FLOAT_DTYPES
 from dsa_exec.integrations.transformers.bytes_tokenizer import BYTE_TOKENS, BytesTokenizer
 from dsa_exec.integrations.transformers.cache import MODEL_TYPES
 from dsa_exec.integrations.transformers.errors import CheckpointError
+from dsa_exec.integrations.transformers.spread import connect_layers
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 STORED_DTYPES = ("F64", "F32", "BF16", "F16")
 """How safetensors calls the dtypes that weights are trained in."""
 
-TINY_SEED = 20251
-UNTRAINED = ("the model's weights are random: it shows that the parts work together, and what it writes is noise",)
+OFFLOADED = ("cpu", "disk")
+"""How a device map calls what is no accelerator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,20 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_checkpoint(path: str | Path, device: torch.device) -> Loaded:
+def load_checkpoint(
+    path: str | Path, device: torch.device, *, dtype: torch.dtype | None = None, device_map: str | None = None
+) -> Loaded:
     """Load a checkpoint in Hugging Face format.
 
     Args:
         path: a folder with config.json and weights.
         device: where to put the model.
+        dtype: what to compute in, whatever the weights were saved as; None: what config.json says.
+        device_map: how accelerate is to spread the model, such as "auto"; `device` is then not looked at.
 
     Raises:
-        CheckpointError: it cannot be loaded whole, or is not of a supported model type.
+        CheckpointError: it cannot be loaded whole, is not of a supported model type, or does not fit on the devices of
+            a map.
     """
     path = Path(path)
     config = _config(path)
@@ -60,7 +66,8 @@ def load_checkpoint(path: str | Path, device: torch.device) -> Loaded:
         model, info = load(
             path,
             config=config,
-            dtype="auto",
+            dtype="auto" if dtype is None else dtype,
+            device_map=device_map,
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, by name
@@ -79,23 +86,32 @@ def load_checkpoint(path: str | Path, device: torch.device) -> Loaded:
     ]
     if mismatched:
         raise CheckpointError(f"{path}: the checkpoint has the wrong shape for {_first_of(mismatched)}")
+    if device_map is None:
+        model.to(device)
+    else:
+        _require_on_devices(path, model)
+        connect_layers(model)
     tokenizer, notes = _tokenizer(path, config)
-    return Loaded(model.to(device).eval(), tokenizer, str(path), notes)
+    return Loaded(model.eval(), tokenizer, str(path), notes)
 
 
-def load_tiny(device: torch.device) -> Loaded:
-    """The tiny model that ships with the project: DeepSeek-V3.2 architecture, untrained weights from a fixed seed."""
+def _require_on_devices(path: Path, model: Any) -> None:
+    """Refuse weights that a device map leaves in the host's memory or on disk, to be fetched for every pass."""
+    homes = {str(name): str(home) for name, home in getattr(model, "hf_device_map", {}).items()}
+    left = [name for name, home in homes.items() if home in OFFLOADED and set(homes.values()) != {home}]
+    if left or any(parameter.is_meta for parameter in model.parameters()):
+        named = _first_of(left) if left else "part of the model"
+        raise CheckpointError(
+            f"{path}: the devices have no room for {named}, which would stay in the host's memory or on disk: our "
+            "attention needs its weights on a device"
+        )
+
+
+def load_tiny(device: torch.device, *, dtype: torch.dtype | None = None, device_map: str | None = None) -> Loaded:
+    """The tiny model that ships with the project (docs/tiny-model.md): a DeepSeek-V3.2, trained on Python."""
     with resources.as_file(resources.files("dsa_exec.models") / "tiny") as folder:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(TINY_SEED)
-        model = AutoModelForCausalLM.from_config(config)
-    generator = torch.Generator().manual_seed(TINY_SEED)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:  # wider than usual, so that untrained logits have a clear winner
-                parameter.normal_(0.0, 0.15, generator=generator)
-    return Loaded(model.to(device).eval(), BytesTokenizer(), "the tiny model of this project", UNTRAINED)
+        loaded = load_checkpoint(folder, device, dtype=dtype, device_map=device_map)
+    return replace(loaded, name="the tiny model of this project", notes=())
 
 
 def _config(path: Path) -> Any:

@@ -1,0 +1,122 @@
+"""What was asked for on the command line, as far as options must go together. Needs no torch."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsa_exec.cli.device_option import AUTO
+from dsa_exec.cli.run.errors import RunError
+
+if TYPE_CHECKING:
+    from dsa_exec.integrations.transformers.sampling import Sampling
+
+AUTO_MAP = "auto"
+
+
+class Dtype(enum.StrEnum):
+    """What the model computes in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of `dsa run`, as they were given; None where one was not.
+
+    Attributes:
+        prompt: a file, or - for standard input.
+        prompts: a file of JSON lines, or - for standard input.
+        output: where the results of `prompts` go.
+        batch_size: how many of `prompts` at once.
+        max_new_tokens: for each prompt that does not say it itself.
+        model: a folder.
+        device: where to compute.
+        device_map: how to spread the model.
+        dtype: what to compute in.
+        temperature: see `Sampling`, as for the next three.
+        sample_top_k: the most tokens to draw among.
+        top_p: the probability to draw within.
+        seed: of the draws.
+        compare: run plain transformers, too.
+        report: tell how the text came about.
+        as_json: tell it as JSON.
+    """
+
+    prompt: str | None = None
+    prompts: str | None = None
+    output: Path | None = None
+    batch_size: int | None = None
+    max_new_tokens: int = 1
+    model: Path | None = None
+    device: str = AUTO
+    device_map: str | None = None
+    dtype: Dtype = Dtype.AUTO
+    temperature: float = 0.0
+    sample_top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    compare: bool | None = None
+    report: bool = True
+    as_json: bool = False
+
+    def __post_init__(self) -> None:
+        self._require_one_source()
+        self._require_sampling()
+        if self.model is not None and not self.model.is_dir():
+            what = "is a file" if self.model.exists() else "is not there"
+            raise RunError(f"--model {self.model}: {what}; wanted a folder in Hugging Face format")
+        if self.device_map not in (None, AUTO_MAP):
+            raise RunError(f"--device-map {self.device_map}: is unknown; wanted {AUTO_MAP}")
+        if self.device_map is not None and self.device != AUTO:
+            raise RunError(f"--device {self.device} and --device-map say both where the model goes: leave one out")
+        if self.as_json and not self.report:
+            raise RunError("--json prints the report, and --no-report leaves it out: leave one out")
+
+    @property
+    def compares(self) -> bool:
+        """Whether plain transformers is run, too: with one prompt, unless it is not wanted or nobody would be told."""
+        if self.compare is not None:
+            return self.compare
+        return self.prompts is None and self.report
+
+    def sampling(self) -> Sampling:
+        """How tokens are chosen."""
+        from dsa_exec.integrations.transformers.sampling import Sampling
+
+        return Sampling(self.temperature, self.sample_top_k, self.top_p, self.seed or 0)
+
+    def _require_one_source(self) -> None:
+        if self.prompts is None:
+            for option, given in (("--output", self.output), ("--batch-size", self.batch_size)):
+                if given is not None:
+                    raise RunError(f"{option} {given} is for several prompts: name a file of them with --prompts")
+            return
+        if self.prompt is not None:
+            raise RunError("--prompt and --prompts say both what to read: leave one out")
+        if self.as_json and self.output is None:
+            raise RunError(
+                "--json and the results of --prompts would both go to standard output: name a file for the results "
+                "with --output"
+            )
+        if self.output is not None and self.output.is_dir():
+            raise RunError(f"--output {self.output}: is a folder; wanted a file")
+        if self.output is not None and not self.output.parent.is_dir():
+            raise RunError(f"--output {self.output}: there is no folder {self.output.parent}")
+
+    def _require_sampling(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise RunError(f"--temperature {self.temperature}: wanted a number of at least 0")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise RunError(f"--top-p {self.top_p}: wanted a number above 0 and at most 1")
+        if self.temperature > 0:
+            return
+        for option, given in (("--sample-top-k", self.sample_top_k), ("--top-p", self.top_p), ("--seed", self.seed)):
+            if given is not None:
+                raise RunError(f"{option} {given} has no effect while nothing is drawn: give a --temperature above 0")

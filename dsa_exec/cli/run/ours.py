@@ -1,0 +1,56 @@
+"""Prompts on our ops, all that are given at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dsa_exec.cli.run.stages import Stages
+from dsa_exec.integrations.transformers import DsaCache, attached
+from dsa_exec.integrations.transformers.continuation import Generation
+from dsa_exec.integrations.transformers.sampling import Sampling
+
+
+class Ours:
+    """A batch of prompts on our ops. After an interrupt, `generation` has what there is until then.
+
+    Args:
+        model: to run.
+        prompts: token ids of each.
+        max_new_tokens: the most for each.
+        sampling: how tokens are chosen.
+        first_request: the number of the first prompt, for its draws.
+        record: keep what a comparison needs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: Sequence[int],
+        *,
+        sampling: Sampling,
+        first_request: int = 0,
+        record: bool,
+    ) -> None:
+        self._model = model
+        room = max(map(len, prompts)) + max(max_new_tokens)
+        choose = [sampling.chooser(first_request + number) for number in range(len(prompts))]
+        with attached(model):
+            cache = DsaCache.for_model(model, max_tokens=room, batch_size=len(prompts))
+        self.generation = Generation(model, prompts, max_new_tokens, choose=choose, cache=cache, record=record)
+
+    def run(self, stages: Stages, on_token: Callable[[int], None]) -> None:
+        """Continue them.
+
+        Args:
+            stages: where to count the time, also of a part.
+            on_token: hears the number of a prompt within the batch after each of its tokens.
+        """
+        try:
+            with attached(self._model):
+                self.generation.run(on_token)
+        finally:
+            times = self.generation[0]
+            stages.add("prefill", times.prefill_s)
+            stages.add("decode", times.decode_s)

@@ -1,0 +1,146 @@
+"""A run from the options to the report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from dsa_config import Explanation, settings
+from dsa_config.tools.explanations import explain_all
+from dsa_config.tools.printing import console
+from dsa_exec.cli.report import RunReport, SamplingInUse, SettingInForce
+from dsa_exec.cli.run.asked import Asked
+from dsa_exec.cli.run.errors import RunError
+from dsa_exec.cli.run.prompt_lines import read_prompts
+from dsa_exec.cli.run.prompts import Prompt, read_prompt, source_of, tokens_of
+from dsa_exec.cli.run.stages import Stages
+from dsa_exec.cli.show_report import show
+
+
+def run_as_asked(asked: Asked) -> bool:
+    """Run, print, and say whether an interrupt ended it. One that comes before anything runs is raised.
+
+    Raises:
+        SettingError, DsaError: what was asked for cannot be run.
+        OSError: the output cannot be written.
+    """
+    in_force = explain_all(changed_only=True)  # before anything slow: a bad setting is told at once
+    if asked.prompts is None:
+        prompts = [read_prompt(asked.prompt, asked.max_new_tokens)]
+    else:
+        prompts = read_prompts(asked.prompts, asked.max_new_tokens)
+    if settings.debug_log_decisions:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+    stages = Stages()
+    with stages.stage("import"):
+        _require_transformers()
+        from dsa_exec.cli.run.loading import load
+    with stages.stage("load"):
+        loaded = load(asked)
+    ids = tokens_of(loaded, prompts)
+    report, interrupted = _run(asked, loaded, prompts, ids, in_force, stages)
+    if asked.as_json:
+        print(json.dumps(report.model_dump(mode="json"), indent=2, allow_nan=False), flush=True)
+    elif asked.report:
+        out = console()
+        if asked.prompts is None:
+            print()
+        elif asked.output is None:  # results are on standard output
+            out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        show(report, out)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return interrupted
+
+
+def _run(
+    asked: Asked,
+    loaded: Any,
+    prompts: list[Prompt],
+    ids: list[list[int]],
+    in_force: list[Explanation],
+    stages: Stages,
+) -> tuple[RunReport, bool]:
+    """Run all prompts, until an interrupt if there is one."""
+    from dsa_exec.cli.run.loading import device_names
+    from dsa_exec.cli.run.many_prompts import ManyPrompts
+    from dsa_exec.cli.run.one_prompt import OnePrompt
+    from dsa_exec.cli.run.result_lines import result_lines
+    from dsa_exec.cli.run.traced import backends_in_use, logits_use
+    from dsa_exec.dispatch.trace import record_calls
+
+    with contextlib.ExitStack() as stack:
+        trace = stack.enter_context(record_calls())
+        if asked.prompts is None:
+            one = OnePrompt(loaded, prompts[0], ids[0], asked, stages)
+            interrupted = _is_interrupted(one.run)
+            tokens = one.tokens
+            what: dict[str, Any] = {
+                "finished": int(one.is_done),
+                "new_tokens": len(tokens),
+                "tokens": tokens,
+                "text": one.text_of(tokens),
+                "agreement": one.agreement,
+                "alike": None,
+            }
+        else:
+            lines = stack.enter_context(result_lines(asked.output))
+            many = ManyPrompts(loaded, prompts, ids, asked, stages, lines)
+            interrupted = _is_interrupted(many.run)
+            what = {
+                "finished": lines.count,
+                "new_tokens": lines.new_tokens,
+                "tokens": None,
+                "text": None,
+                "agreement": None,
+                "alike": many.alike if asked.compares else None,
+            }
+    drawn = asked.sampling()
+    report = RunReport(
+        model=loaded.name,
+        device=device_names(loaded.model),
+        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        notes=list(loaded.notes),
+        prompt=prompts[0].source if asked.prompts is None else source_of(asked.prompts),
+        prompts=len(prompts),
+        prompt_tokens=sum(map(len, ids)),
+        interrupted=interrupted,
+        sampling=None
+        if drawn.is_greedy
+        else SamplingInUse(temperature=drawn.temperature, top_k=drawn.top_k, top_p=drawn.top_p, seed=drawn.seed),
+        settings=[SettingInForce(name=it.name, value=it.value, source=it.source, origin=it.origin) for it in in_force],
+        warnings=[warning for it in in_force for warning in it.warnings],
+        backends=backends_in_use(trace),
+        logits=logits_use(trace),
+        stages=stages.done,
+        **what,
+    )
+    return report, interrupted
+
+
+def _is_interrupted(work: Callable[[], None]) -> bool:
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _require_transformers() -> None:
+    """Import what takes time.
+
+    Raises:
+        RunError: transformers is not installed.
+    """
+    try:
+        import transformers  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise RunError("dsa run needs transformers: pip install 'dsa[transformers]'") from None

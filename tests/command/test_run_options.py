@@ -1,0 +1,119 @@
+"""Options of `dsa run`: each wrong once, and what those do that have no file of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HIDDEN = "import sys; sys.modules['accelerate'] = None; from dsa_exec.cli import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--temperature -1", "--temperature -1.0: wanted a number of at least 0"),
+        ("--temperature nan", "--temperature nan: wanted a number of at least 0"),
+        ("--temperature inf", "--temperature inf: wanted a number of at least 0"),
+        ("--temperature 1 --top-p 0", "--top-p 0.0: wanted a number above 0 and at most 1"),
+        ("--temperature 1 --top-p 1.5", "--top-p 1.5: wanted a number above 0 and at most 1"),
+        ("--temperature 1 --top-p nan", "--top-p nan: wanted a number above 0 and at most 1"),
+        ("--top-p 0.5", "--top-p 0.5 has no effect while nothing is drawn: give a --temperature above 0"),
+        ("--sample-top-k 5", "--sample-top-k 5 has no effect while nothing is drawn"),
+        ("--seed 0", "--seed 0 has no effect while nothing is drawn"),
+        ("--output x.jsonl", "--output x.jsonl is for several prompts: name a file of them with --prompts"),
+        ("--batch-size 2", "--batch-size 2 is for several prompts"),
+        ("--prompt a --prompts b", "--prompt and --prompts say both what to read: leave one out"),
+        ("--prompts a --json", "name a file for the results with --output"),
+        ("--prompts a --output .", "--output .: is a folder; wanted a file"),
+        ("--prompts a --output no/where.jsonl", "--output no/where.jsonl: there is no folder no"),
+        ("--json --no-report", "--json prints the report, and --no-report leaves it out"),
+        ("--device-map balanced", "--device-map balanced: is unknown; wanted auto"),
+        ("--device-map auto --device cpu", "--device cpu and --device-map say both where the model goes"),
+        ("--model nowhere", "--model nowhere: is not there; wanted a folder in Hugging Face format"),
+        ("--prompts nowhere.jsonl", "--prompts nowhere.jsonl: cannot be read: No such file or directory"),
+    ],
+)
+def test_options_that_mean_nothing(dsa, expect_sentence, arguments, words):
+    """One sentence with the option and its value, before torch is imported."""
+    expect_sentence(dsa("run", *arguments.split()), words)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--max-new-tokens", "0"),
+        ("--max-new-tokens", "many"),
+        ("--sample-top-k", "0"),
+        ("--batch-size", "0"),
+        ("--seed", "-1"),
+        ("--seed", str(2**63)),
+        ("--temperature", "warm"),
+        ("--dtype", "float64"),
+    ],
+)
+def test_values_out_of_range(dsa, option, value):
+    """The option is named, and nothing is run."""
+    done = dsa("run", option, value)
+    assert (done.code, done.out) == (2, "")
+    assert f"'{option}'" in done.err
+
+
+def test_without_accelerate():
+    """--device-map says what to install."""
+    command = [sys.executable, "-c", HIDDEN, "run", "--device-map", "auto"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    words = "--device-map needs accelerate, which spreads the model: pip install accelerate"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dsa: {words}\n")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtype(dsa_here, checkpoint, text, dtype):
+    """The report tells what was computed in."""
+    base = "run", "--model", checkpoint("deepseek_v32"), "--prompt", text, "--max-new-tokens", "2", "--no-compare"
+    done = dsa_here(*base, "--dtype", dtype, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["dtype"], done.json["new_tokens"]) == (dtype, 2)
+
+
+def test_sampling(dsa_here, checkpoint, text):
+    """A seed gives its text again, another seed another; the report has the numbers, and compares step by step."""
+    base = "run", "--model", checkpoint("deepseek_v32"), "--prompt", text, "--max-new-tokens", "20"
+    drawn = *base, "--temperature", "2", "--sample-top-k", "50", "--top-p", "0.9", "--seed"
+    first, again, other = (dsa_here(*drawn, seed, "--json") for seed in ("7", "7", "8"))
+    assert first.code == 0, first.err
+    assert first.json["sampling"] == {"temperature": 2.0, "top_k": 50, "top_p": 0.9, "seed": 7}
+    assert first.json["tokens"] == again.json["tokens"] != other.json["tokens"]
+    agreement = first.json["agreement"]
+    assert agreement["forced"] is True
+    assert len(agreement["plain_tokens"]) == 20
+    # Each step was drawn from the same history with the same noise, in FP8 from logits that differ by hundredths.
+    assert 15 <= agreement["tokens_in_common"] <= 20
+    assert agreement["largest_logit_difference"] < 0.5
+    shown = dsa_here(*drawn, "7")
+    assert "tokens are drawn: temperature 2, among the 50 likeliest, within a probability of 0.9, seed 7" in shown.out
+    words = f"it read the same text and drew the same token in {agreement['tokens_in_common']} of 20 steps"
+    assert f"against plain transformers: {words}" in shown.out
+
+
+def test_unquantised_formats_draw_the_tokens_of_plain_transformers(dsa_here, checkpoint, text):
+    """Almost the same logits and the same noise give the same tokens, though each is drawn."""
+    base = (
+        "run",
+        "--model",
+        checkpoint("glm_moe_dsa_here"),
+        "--prompt",
+        text,
+        "--max-new-tokens",
+        "20",
+        "--temperature",
+        "1",
+    )
+    formats = {"index_k_format": "model", "kv_format": "model"}
+    done = dsa_here(*base, "--json", **formats)
+    assert done.code == 0, done.err
+    agreement = done.json["agreement"]
+    assert (agreement["same_tokens"], agreement["tokens_in_common"]) == (True, 20)
+    assert agreement["plain_tokens"] == done.json["tokens"]
+    assert len(set(done.json["tokens"])) > 5
