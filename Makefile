@@ -1,4 +1,4 @@
-.PHONY: help install run test lint types layers coverage generate check bench-config clean
+.PHONY: help install run test lint types layers coverage generate check docs bench-config clean
 
 BIN := .venv/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -39,8 +39,13 @@ coverage: install  ## Check that the tests of dsa_config run every line and bran
 generate: install  ## Write again what is generated: schemas/, docs/reference/
 	$(BIN)/python -m dsa_exec.cli.generate
 
+# Not with --quiet, under which mkdocs counts no warnings, so that nothing is strict. The variable leaves out a notice of
+# the theme's authors about its successor.
+docs: install  ## Build the site of docs/ into build/site, without the network; what leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 bench-config: install  ## Measure what reading a setting costs, ours beside others (their packages: the extra `bench`)
 	$(BIN)/python benchmarks/config_reads.py --check
 
 clean:  ## Remove the environment and what tools have left behind
-	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

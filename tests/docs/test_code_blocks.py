@@ -39,10 +39,3 @@ def test_the_block_runs(block, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_links_lead_somewhere():
-    """Every relative link of a page is a file."""
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"

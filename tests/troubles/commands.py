@@ -1,0 +1,67 @@
+"""Options of commands that cannot be followed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from dsa_exec.cli import app
+from troubles import produces
+
+
+@produces("UnknownArchitecture")
+def an_architecture_of_no_name():
+    app(["doctor", "--assume", "h100"], standalone_mode=False)
+
+
+@produces("NoTorch")
+def a_broken_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    app(["doctor"], standalone_mode=False)
+
+
+@produces("UnusableDevice")
+def a_device_that_is_not_there():
+    app(["run", "--device", "cuda:9"], standalone_mode=False)
+
+
+@produces("RunError")
+def a_prompt_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    app(["run", "--prompt", "prompt.txt"], standalone_mode=False)
+
+
+@produces("RunError")
+def a_prompt_that_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("long.txt").write_text("x" * 8192)
+    app(["run", "--prompt", "long.txt"], standalone_mode=False)
+
+
+NO_TRANSFORMERS = """
+import sys
+
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "transformers":
+            raise ModuleNotFoundError("No module named 'transformers'", name=name)
+
+sys.meta_path.insert(0, Finder)
+from dsa_exec.cli import main
+main()
+"""
+
+
+@produces("RunError")
+def no_transformers():
+    command = [sys.executable, "-c", NO_TRANSFORMERS, "run"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+@produces("BadLines")
+def lines_that_are_no_prompts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.jsonl").write_text('{"prompt": "def area("}\n{"text": "class Stack:"}\n')
+    app(["run", "--prompts", "prompts.jsonl"], standalone_mode=False)
