@@ -66,10 +66,13 @@ def test_what_cannot_be_done_is_said_in_a_sentence(arguments, words, capsys):
     assert told.count("\n") == 1
 
 
-def test_a_missed_bar_is_told_under_check(capsys):
-    """The committed record has one: 0 without --check, 1 with it."""
-    assert main(["ops", "--read", str(RECORD)]) == 0
-    assert main(["ops", "--read", str(RECORD), "--check"]) == 1
+def test_a_missed_bar_is_told_under_check(tmp_path):
+    """The committed record has none; of one that has, 0 without --check, 1 with it."""
+    assert main(["ops", "--read", str(RECORD), "--check"]) == 0
+    missed = tmp_path / "missed.json"
+    missed.write_text(RECORD.read_text().replace('"bar_met": true', '"bar_met": false', 1))
+    assert main(["ops", "--read", str(missed)]) == 0
+    assert main(["ops", "--read", str(missed), "--check"]) == 1
 
 
 def test_the_help_page_names_every_option():

@@ -12,7 +12,7 @@ from tiny_models import CONFIGS, build, prompt
 from dsa_config import settings
 from dsa_exec.core.hardware import assumed
 from dsa_exec.integrations.transformers import DsaCache, NotSupported, attached
-from dsa_exec.integrations.transformers.requests import index_page_table
+from dsa_exec.integrations.transformers.pool_of_requests import index_page_table
 from dsa_exec.layouts.views import finer_page_table
 
 QUANTISED = {"index_k_format": "fp8", "kv_format": "model"}
