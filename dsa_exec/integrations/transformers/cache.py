@@ -84,7 +84,7 @@ class DsaCache(Cache):
             raise RangeError("DsaCache.for_model", "batch_size", f"is {batch_size!r}", wanted)
         config = model.config
         requests = PagedRequests(config.index_topk, max_tokens=max_tokens)
-        modules = list(model.model.layers)[: config.num_hidden_layers]
+        modules = list(getattr(model, "model", model).layers)[: config.num_hidden_layers]
         layers = []
         for index, module in enumerate(modules):
             runs_indexer = getattr(module.self_attn, "indexer", None) is not None
@@ -128,7 +128,7 @@ def layer_of(cache: Any, index: int, windows: torch.Tensor, config: Any, *, runs
     if cache.offloading:
         raise NotSupported(NO_OFFLOADING)
     theirs = layers[index] if index < len(layers) else None
-    if theirs is not None and (theirs.is_initialized or theirs.get_seq_length() > 0):
+    if theirs is not None and theirs.get_seq_length() > 0:
         raise NotSupported("past_key_values was filled by another attention: pass an empty cache")
     if index == 0:
         requests = PagedRequests(config.index_topk, max_tokens=getattr(theirs, "max_cache_len", None))

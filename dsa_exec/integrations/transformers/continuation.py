@@ -133,6 +133,16 @@ class Generation:
         tokens = self.tokens[request]
         return bool(tokens) and tokens[-1] in self._ends
 
+    @property
+    def prefill_s(self) -> float:
+        """Seconds until the first token of each prompt; 0 before it."""
+        return self._moments[1] - self._moments[0] if len(self._moments) > 1 else 0.0
+
+    @property
+    def decode_s(self) -> float:
+        """Seconds from then until the last token so far."""
+        return self._moments[-1] - self._moments[1] if len(self._moments) > 1 else 0.0
+
     def __getitem__(self, request: int) -> Continuation:
         """What there is of one prompt."""
         logits = self._logits[request]
@@ -140,14 +150,12 @@ class Generation:
         if self._record:
             made = min(made, len(logits))  # an interrupt may come between the two
         empty = torch.empty(0, self._model.config.vocab_size)
-        start, *later = self._moments or [0.0]
-        first = later[0] if later else start
         return Continuation(
             tokens=self.tokens[request][:made],
             logits=torch.stack(logits[:made]) if self._record and made else empty,
             selections={layer: self._rows_of(request, it) for layer, it in self._selections.items()},
-            prefill_s=first - start,
-            decode_s=later[-1] - first if later else 0.0,
+            prefill_s=self.prefill_s,
+            decode_s=self.decode_s,
             ended=self.has_ended(request),
         )
 

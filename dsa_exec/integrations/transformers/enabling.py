@@ -119,6 +119,8 @@ def require_supported(model: Any) -> None:
     for layer in getattr(decoder, "layers", ()):
         if type(layer.self_attn) not in ATTENTIONS and not isinstance(layer.self_attn, DsaAttention):
             raise NotSupported(f"the model's attention is {type(layer.self_attn).__name__}, not transformers' own")
+    if not _attentions(model):
+        raise NotSupported(f"{type(model).__name__} has no attention of transformers' own")
     for attention in _attentions(model):
         require_plain(attention.kv_b_proj, "kv_b_proj")
         require_own_forward(attention)
