@@ -12,10 +12,14 @@ from rich.console import Console
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def console() -> Console:
-    """Standard output without colours of rich's own choosing; lines are not broken where it is no terminal."""
-    out = Console(highlight=False, markup=False)
-    return out if out.is_terminal else Console(highlight=False, markup=False, width=1000)
+def console(*, stderr: bool = False) -> Console:
+    """Standard output without colours of rich's own choosing; lines are not broken where it is no terminal.
+
+    Args:
+        stderr: standard error in its place.
+    """
+    out = Console(highlight=False, markup=False, stderr=stderr)
+    return out if out.is_terminal else Console(highlight=False, markup=False, width=1000, stderr=stderr)
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import typer
 import dsa_config
 import dsa_config.cli
 from dsa_config import DeprecatedName, SettingError
+from dsa_exec.cli.bench import command as bench_command
 from dsa_exec.cli.doctor import command as doctor_command
 from dsa_exec.cli.plan import command as plan_command
 from dsa_exec.cli.run import command as run_command
@@ -32,6 +33,7 @@ app.add_typer(dsa_config.cli.app)
 app.command()(run_command.run)
 app.command()(doctor_command.doctor)
 app.command()(plan_command.plan)
+app.command()(bench_command.bench)
 
 
 def main() -> None:
@@ -81,4 +83,4 @@ def _options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """DeepSeek Sparse Attention: run a model, plan its memory, and see what every setting is and why."""
+    """DeepSeek Sparse Attention: run and time a model, plan its memory, and see what every setting is and why."""

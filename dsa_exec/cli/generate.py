@@ -11,6 +11,7 @@ from dsa_config.flags.schema import flags_schema
 from dsa_config.tools.export_docs import settings_page
 from dsa_config.tools.export_schema import DIALECT, settings_schema
 from dsa_exec.cli.backends_page import backends_page
+from dsa_exec.cli.bench.report import ModelBenchReport
 from dsa_exec.cli.bench_record import BenchRecord
 from dsa_exec.cli.doctor.report import DoctorReport
 from dsa_exec.cli.plan.report import PlanReport
@@ -26,6 +27,7 @@ def generated() -> dict[Path, str]:
         "flags.schema.json": flags_schema(DSASettings),
         "bench.schema.json": {"$schema": DIALECT, **BenchRecord.model_json_schema(mode="serialization")},
         "doctor.schema.json": {"$schema": DIALECT, **DoctorReport.model_json_schema(mode="serialization")},
+        "model_bench.schema.json": {"$schema": DIALECT, **ModelBenchReport.model_json_schema(mode="serialization")},
         "plan.schema.json": {"$schema": DIALECT, **PlanReport.model_json_schema(mode="serialization")},
         "run.schema.json": {"$schema": DIALECT, **RunReport.model_json_schema(mode="serialization")},
         "run_result.schema.json": {"$schema": DIALECT, **PromptResult.model_json_schema(mode="serialization")},

@@ -7,14 +7,12 @@ import sys
 
 import pytest
 
-CONFIG_SHOW = """
-import sys
+COMMAND = """
+import contextlib, io, sys
 from dsa_exec.cli import main
-sys.argv = ["dsa", "config", "show"]
-try:
+sys.argv = ["dsa", *{arguments}]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
     main()
-except SystemExit:
-    pass
 """
 HEAVY = ("torch", "triton", "transformers", "numpy")
 
@@ -39,7 +37,19 @@ def loaded_by(program: str) -> set[str]:
         "import dsa_exec.memory.logits_budget, dsa_exec.memory.row_chunks, dsa_exec.core.hardware",
         "import dsa_exec.memory.chunk_plan, dsa_exec.memory.footprint",
         "import dsa_exec.layouts.index_k, dsa_exec.layouts.mla_kv, dsa_exec.layouts.paging",
-        CONFIG_SHOW,
+        *(
+            COMMAND.format(arguments=arguments)
+            for arguments in (
+                ["config", "show"],
+                ["--help"],
+                ["run", "--help"],
+                ["bench", "--help"],
+                ["run", "--top-p", "0.5"],
+                ["run", "--prompts", "nowhere.jsonl"],
+                ["bench", "--a", "fuse_topk=maybe"],
+                ["bench", "--prefill", "many"],
+            )
+        ),
     ],
 )
 def test_starts_without_torch(program):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 HIDDEN = "import sys; sys.modules['accelerate'] = None; from dsa_exec.cli import main; main()"
 
@@ -68,6 +69,12 @@ def test_without_accelerate():
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dsa: {words}\n")
 
 
+def test_what_cannot_be_run_prints_no_text(dsa, expect_sentence, checkpoint, text):
+    """A backend that refuses the first call is a sentence, with no title of a text above it."""
+    base = "run", "--model", checkpoint("deepseek_v32"), "--prompt", text
+    expect_sentence(dsa(*base, SGLANG_DSA_TOPK_BACKEND="gluon"), "topk: gluon: ")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtype(dsa_here, checkpoint, text, dtype):
     """The report tells what was computed in."""
@@ -117,3 +124,26 @@ def test_unquantised_formats_draw_the_tokens_of_plain_transformers(dsa_here, che
     assert (agreement["same_tokens"], agreement["tokens_in_common"]) == (True, 20)
     assert agreement["plain_tokens"] == done.json["tokens"]
     assert len(set(done.json["tokens"])) > 5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_a_gpu(dsa_here, dtype):
+    """The shipped model answers the question at the end of the shipped text; the report names the GPU."""
+    done = dsa_here("run", "--max-new-tokens", "6", "--device", "cuda", "--dtype", dtype, "--json")
+    assert done.code == 0, done.err
+    assert done.json["text"] == " 4071\n"
+    assert (done.json["device"], done.json["dtype"]) == (torch.cuda.get_device_name(), dtype)
+    assert done.json["agreement"]["plain_tokens"][:5] == list(b" 4071")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_spread_over_gpus(dsa_here):
+    """With accelerate the layers are on all GPUs, and the text is the same."""
+    pytest.importorskip("accelerate")
+    done = dsa_here("run", "--max-new-tokens", "6", "--device-map", "auto", "--json")
+    assert done.code == 0, done.err
+    assert done.json["text"] == " 4071\n"
+    assert done.json["device"] == f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 from tiny_checkpoints import TEXT
 
 import dsa_exec
+from dsa_exec.integrations.transformers.continuation import Generation
+from dsa_exec.integrations.transformers.errors import NotFinite
 
 SCHEMAS = Path(dsa_exec.__file__).parents[1] / "schemas"
 UNQUANTISED = {"index_k_format": "model", "kv_format": "model"}
@@ -55,7 +59,7 @@ def test_results_are_lines_in_the_order_of_the_file(dsa_here, checkpoint, prompt
 @pytest.mark.parametrize("kind", ["deepseek_v32", "glm_moe_dsa"])
 def test_a_batch_gives_what_prompts_give_alone(dsa_here, checkpoint, prompts, kind):
     """Padding, a longer neighbour and one that ends earlier change no token; nor do the draws of others."""
-    base = "run", "--model", checkpoint(kind), "--prompts", prompts, "--max-new-tokens", "8", "--no-report"
+    base = "run", "--model", checkpoint(kind), "--prompts", prompts, "--max-new-tokens", "4", "--no-report"
     for drawn in ((), ("--temperature", "1.5", "--seed", "3")):
         alone, together = (dsa_here(*base, *drawn, "--batch-size", size, **UNQUANTISED) for size in ("1", "3"))
         assert alone.code == together.code == 0, alone.err + together.err
@@ -97,6 +101,24 @@ def test_text_that_a_terminal_does_not_know_is_json_all_the_same(dsa, checkpoint
     assert done.code == 0, done.err
     assert any(not it["text"].isascii() for it in results_of(done.out))
     assert done.out.isascii()
+
+
+def test_what_is_finished_when_another_fails(dsa_here, checkpoint, monkeypatch, tmp_path):
+    """A prompt whose logits are no numbers is the error; those of its batch that were finished are written."""
+    take = Generation._take
+
+    def fails(self: Generation, request: int, logits: torch.Tensor) -> None:
+        if request == 0 and len(self.tokens[0]) == 3:
+            logits = logits * math.nan
+        take(self, request, logits)
+
+    monkeypatch.setattr(Generation, "_take", fails)
+    file, results = tmp_path / "prompts.jsonl", tmp_path / "results.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": TEXT[:60], "max_new_tokens": count}) for count in (5, 2)))
+    base = "run", "--model", checkpoint("deepseek_v32"), "--prompts", file, "--batch-size", "2", "--output", results
+    with pytest.raises(NotFinite, match="NaN or infinite after 63 tokens"):
+        dsa_here(*base)
+    assert [it["id"] for it in results_of(results.read_text())] == [2]
 
 
 GOOD = b'{"prompt": "good"}\n'

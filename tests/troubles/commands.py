@@ -54,7 +54,12 @@ main()
 """
 
 
-@produces("RunError")
+@produces("UnusableModel")
+def a_folder_that_is_missing():
+    app(["run", "--model", "v32"], standalone_mode=False)
+
+
+@produces("UnusableModel")
 def no_transformers():
     command = [sys.executable, "-c", NO_TRANSFORMERS, "run"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr
@@ -65,3 +70,13 @@ def lines_that_are_no_prompts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("prompts.jsonl").write_text('{"prompt": "def area("}\n{"text": "class Stack:"}\n')
     app(["run", "--prompts", "prompts.jsonl"], standalone_mode=False)
+
+
+@produces("BenchError")
+def more_than_the_model_has_positions():
+    app(["bench", "--context", "8K"], standalone_mode=False)
+
+
+@produces("BadAssignment")
+def a_side_that_assigns_nothing():
+    app(["bench", "--a", "fuse_topk"], standalone_mode=False)

@@ -116,8 +116,9 @@ def plan(
 
     Exits with 0 if there is a plan, 2 if what was given is wrong or nothing fits, 1 if the output cannot be written.
     """
+    from dsa_exec.cli.picture_file import require_drawable
     from dsa_exec.cli.plan.asked import Texts
-    from dsa_exec.cli.plan.picture import draw, require_drawable
+    from dsa_exec.cli.plan.picture import draw
     from dsa_exec.cli.plan.planning import report_of
     from dsa_exec.cli.plan.show import show
 

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dsa_exec.cli.picture_file import save
 from dsa_exec.cli.plan.report import LogitsChunks, PlanReport, RankGroup
 from dsa_exec.cli.plan.sizes import count_words
-from dsa_exec.core.errors import DsaError
 
-FORMATS = (".png", ".svg", ".pdf")
 GIB = 2**30
 OTHER_COLORS = {"left over by pools": "silver", "logits budget": "black", "all else": "whitesmoke"}
 MOST_LEVEL_NAMES = 4
 """Names of more bars than this would run into each other."""
-
-
-class CannotDraw(DsaError):
-    """A picture that cannot be drawn: `file`, `reason`."""
-
-    def __init__(self, file: Path, reason: str) -> None:
-        self.file = file
-        self.reason = reason
-        super().__init__(f"--plot {file}: {reason}")
-
-
-def require_drawable(file: Path) -> None:
-    """Check what can be checked before there is a plan.
-
-    Raises:
-        CannotDraw: the file is a folder, or in none, or of another format; or matplotlib is not installed.
-    """
-    if file.is_dir():
-        raise CannotDraw(file, "is a folder; wanted a file")
-    if file.suffix.lower() not in FORMATS:
-        raise CannotDraw(file, f"is no picture's name; wanted one that ends in {', '.join(FORMATS)}")
-    if not file.parent.is_dir():
-        raise CannotDraw(file, f"there is no folder {file.parent}")
-    try:
-        import matplotlib
-        import matplotlib.figure  # noqa: F401
-    except Exception as error:  # of code that is not ours: whatever its import raises
-        if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
-            raise CannotDraw(file, "needs matplotlib: pip install 'dsa[plot]'") from None
-        reason = next(iter(str(error).splitlines()), "no reason given")
-        raise CannotDraw(file, f"matplotlib cannot be imported: {type(error).__name__}: {reason}") from None
 
 
 def draw(report: PlanReport, file: Path) -> None:
@@ -72,12 +39,7 @@ def draw(report: PlanReport, file: Path) -> None:
     chunks.set_ylabel("chunks of rows")
     chunks.set_title("chunks that these logits come in", fontsize=9)
     figure.suptitle(f"{report.model.model_type}: {report.tokens} tokens of context on every rank", fontsize=10)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=file.suffix.lower()[1:], dpi=120)
-    try:
-        file.write_bytes(drawn.getvalue())
-    except OSError as error:  # the system names the file only where it cannot be opened
-        raise OSError(error.errno, error.strerror, str(file)) from None
+    save(figure, file)
 
 
 def parts_of(report: PlanReport, group: RankGroup) -> dict[str, int]:

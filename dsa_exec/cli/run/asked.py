@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsa_exec.cli.device_option import AUTO
+from dsa_exec.cli.model_option import Dtype, require_folder
 from dsa_exec.cli.run.errors import RunError
 
 if TYPE_CHECKING:
     from dsa_exec.integrations.transformers.sampling import Sampling
 
 AUTO_MAP = "auto"
-
-
-class Dtype(enum.StrEnum):
-    """What the model computes in."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +60,7 @@ class Asked:
     def __post_init__(self) -> None:
         self._require_one_source()
         self._require_sampling()
-        if self.model is not None and not self.model.is_dir():
-            what = "is a file" if self.model.exists() else "is not there"
-            raise RunError(f"--model {self.model}: {what}; wanted a folder in Hugging Face format")
+        require_folder(self.model)
         if self.device_map not in (None, AUTO_MAP):
             raise RunError(f"--device-map {self.device_map}: is unknown; wanted {AUTO_MAP}")
         if self.device_map is not None and self.device != AUTO:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from dsa_exec.cli.device_option import AUTO, Device
-from dsa_exec.cli.run.asked import Asked, Dtype
+from dsa_exec.cli.model_option import Dtype, DtypeOption, Model
+from dsa_exec.cli.run.asked import Asked
 
 SAMPLING = "Drawing tokens"
 SEVERAL = "Several prompts"
@@ -20,14 +21,7 @@ def run(
         typer.Option(metavar="FILE", help="Text to continue, or - for standard input.", show_default="a text of ours"),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to add at most.")] = 64,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="A deepseek_v32 or glm_moe_dsa checkpoint in Hugging Face format.",
-            show_default="a tiny model of ours",
-        ),
-    ] = None,
+    model: Model = None,
     device: Device = AUTO,
     device_map: Annotated[
         str | None,
@@ -35,7 +29,7 @@ def run(
             metavar="auto", help="Spread the model over all GPUs. Needs accelerate.", show_default="one device"
         ),
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="What to compute in; auto: what the checkpoint says.")] = Dtype.AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
     temperature: Annotated[
         float,
         typer.Option(

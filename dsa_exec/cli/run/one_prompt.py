@@ -42,7 +42,7 @@ class OnePrompt:
     @property
     def tokens(self) -> list[int]:
         """The new tokens so far."""
-        return [] if self._ours is None else self._ours.generation[0].tokens
+        return [] if self._ours is None else list(self._ours.generation.tokens[0])
 
     @property
     def is_done(self) -> bool:
@@ -78,9 +78,8 @@ class OnePrompt:
                 )
 
     def _stream(self, ours: Ours) -> None:
-        if self._asked.report:
-            _write("the text goes on:\n")
-        stream = TextStream(self.text_of, lambda text: _write(printable(text)))
+        shown = _Shown("the text goes on:\n" if self._asked.report else "")
+        stream = TextStream(self.text_of, lambda text: shown.write(printable(text)))
         shares_terminal = sys.stdout is not None and sys.stdout.isatty()
         try:
             with contextlib.ExitStack() as bar:
@@ -94,10 +93,30 @@ class OnePrompt:
                     stream.more(ours.generation.tokens[0])
 
                 ours.run(self._stages, on_token)
+            shown.write("")
         finally:
             stream.finish(self.tokens)
-            _write("\n")
+            shown.end()
 
 
-def _write(text: str) -> None:
-    print(text, end="", flush=True)
+class _Shown:
+    """Text on standard output, with a title above it. Where an error comes before any text, nothing is printed.
+
+    Args:
+        title: printed first.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._has_begun = False
+
+    def write(self, text: str) -> None:
+        """Print a piece, at once."""
+        title = "" if self._has_begun else self._title
+        self._has_begun = True
+        print(f"{title}{text}", end="", flush=True)
+
+    def end(self) -> None:
+        """End the last line, if there is one."""
+        if self._has_begun:
+            print(flush=True)

@@ -51,6 +51,5 @@ class Ours:
             with attached(self._model):
                 self.generation.run(on_token)
         finally:
-            times = self.generation[0]
-            stages.add("prefill", times.prefill_s)
-            stages.add("decode", times.decode_s)
+            stages.add("prefill", self.generation.prefill_s)
+            stages.add("decode", self.generation.decode_s)

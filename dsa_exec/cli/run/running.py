@@ -9,14 +9,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-
 from dsa_config import Explanation, settings
 from dsa_config.tools.explanations import explain_all
 from dsa_config.tools.printing import console
+from dsa_exec.cli.model_option import require_transformers
 from dsa_exec.cli.report import RunReport, SamplingInUse, SettingInForce
 from dsa_exec.cli.run.asked import Asked
-from dsa_exec.cli.run.errors import RunError
 from dsa_exec.cli.run.prompt_lines import read_prompts
 from dsa_exec.cli.run.prompts import Prompt, read_prompt, source_of, tokens_of
 from dsa_exec.cli.run.stages import Stages
@@ -39,21 +37,18 @@ def run_as_asked(asked: Asked) -> bool:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     stages = Stages()
     with stages.stage("import"):
-        _require_transformers()
-        from dsa_exec.cli.run.loading import load
+        require_transformers("dsa run")
+        from dsa_exec.cli.model_loading import load_model
     with stages.stage("load"):
-        loaded = load(asked)
+        loaded = load_model(asked.model, asked.device, asked.dtype, asked.device_map)
     ids = tokens_of(loaded, prompts)
     report, interrupted = _run(asked, loaded, prompts, ids, in_force, stages)
     if asked.as_json:
         print(json.dumps(report.model_dump(mode="json"), indent=2, allow_nan=False), flush=True)
     elif asked.report:
-        out = console()
         if asked.prompts is None:
             print()
-        elif asked.output is None:  # results are on standard output
-            out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        show(report, out)
+        show(report, console(stderr=asked.prompts is not None and asked.output is None))  # where results are not
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return interrupted
@@ -68,7 +63,7 @@ def _run(
     stages: Stages,
 ) -> tuple[RunReport, bool]:
     """Run all prompts, until an interrupt if there is one."""
-    from dsa_exec.cli.run.loading import device_names
+    from dsa_exec.cli.model_loading import device_names, dtype_name
     from dsa_exec.cli.run.many_prompts import ManyPrompts
     from dsa_exec.cli.run.one_prompt import OnePrompt
     from dsa_exec.cli.run.result_lines import result_lines
@@ -105,7 +100,7 @@ def _run(
     report = RunReport(
         model=loaded.name,
         device=device_names(loaded.model),
-        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        dtype=dtype_name(loaded.model),
         notes=list(loaded.notes),
         prompt=prompts[0].source if asked.prompts is None else source_of(asked.prompts),
         prompts=len(prompts),
@@ -130,17 +125,3 @@ def _is_interrupted(work: Callable[[], None]) -> bool:
     except KeyboardInterrupt:
         return True
     return False
-
-
-def _require_transformers() -> None:
-    """Import what takes time.
-
-    Raises:
-        RunError: transformers is not installed.
-    """
-    try:
-        import transformers  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        raise RunError("dsa run needs transformers: pip install 'dsa[transformers]'") from None
