@@ -8,9 +8,11 @@ another state, or another value, goes to `reader.read()`, which looks the settin
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dsa_config.overrides import entered
@@ -53,17 +55,24 @@ def getter_of(reader: Reader, shape: Shape) -> Getter:
     # In this package by its file name, so that a warning points past it at the line that reads.
     file = os.path.join(os.path.dirname(__file__), f"<read of {reader.setting.name}>")
     exec(compile(source_of(reader.keys, shape), file, "exec"), scope)  # noqa: S102 - our own text
-    getter: Getter = scope["read"]
-    if FED and any(shape.given):
-        reader.feed(scope["read"], (env.HELD, os, env.ENVIRON))
-    return getter
+    read: FunctionType = scope["read"]
+    if any(shape.given):
+        reader.feed(shape.given, _as_defaults(read) if FED else functools.partial(scope.__setitem__, "record"))
+    return read
+
+
+def _as_defaults(read: FunctionType) -> Callable[[tuple[Any, ...]], None]:
+    def take(record: tuple[Any, ...]) -> None:
+        read.__defaults__ = (*record, env.HELD, os, env.ENVIRON)
+
+    return take
 
 
 def source_of(keys: Sequence[Any], shape: Shape) -> str:
     """The function's text.
 
-    `reader.record` has the keys, the raw values and the value of the last look; `reader.unset` has the value while no
-    name is set, as long as that is known.
+    `record` has the keys, the raw values and the value of the last look that found this state, or nothing that any
+    environment holds; `reader.unset` has the value while no name is set, as long as that is known.
     """
     names = range(len(keys))
     tests = [
@@ -80,7 +89,7 @@ def source_of(keys: Sequence[Any], shape: Shape) -> str:
         lines += ["        return reader.read_in(found)"]
     lines += ["    try:"]
     if any(shape.given) and not fed:
-        lines += [f"        {targets} = reader.record"]
+        lines += [f"        {targets} = record"]
     lines += [
         f"        if {' and '.join(tests)} and os.environ is environ:",
         f"            return {'value' if any(shape.given) else 'reader.unset'}",

@@ -9,6 +9,8 @@ import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from pydantic import BaseModel
+
 from dsa_config import lifecycle
 from dsa_config.declare import LiveSettings
 from dsa_config.errors import AssignmentRefused, BadValue, DeclarationError, Rejected, UnknownSetting, raise_together
@@ -136,7 +138,17 @@ class Live(LoadingMethods, TrackingMethods, CarryingMethods, types.ModuleType):
         for name, reader in self._readers.items():
             if strongest[name].source == "environment":
                 lifecycle.warn_once(env.words_in(reader.setting), self._state.policy)
-        return self._class(**{name: layer.as_constructor_takes_it() for name, layer in strongest.items()})
+        return self._built({name: layer.as_constructor_takes_it() for name, layer in strongest.items()})
+
+    def _built(self, values: dict[str, Any]) -> LiveSettings:
+        """An instance with a value for every field.
+
+        Without the constructor of pydantic-settings, which goes over the whole environment although nothing of it is
+        wanted, and raises KeyError when another thread takes a variable away meanwhile.
+        """
+        instance = self._class.__new__(self._class)
+        BaseModel.__init__(instance, **values)
+        return instance
 
     def _override(self, values: dict[str, Any], origin: Origin) -> Override:
         given = self._parsed(values, origin)

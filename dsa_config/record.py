@@ -7,7 +7,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from types import FunctionType
 from typing import Any, Literal
 
 from dsa_config.sources import env
@@ -39,7 +38,6 @@ class Recorded:
         "__weakref__",
         "_empty",
         "_fed",
-        "_fixed",
         "_given",
         "_swaps",
         "generation",
@@ -58,8 +56,7 @@ class Recorded:
         self._empty: tuple[Any, ...] = (*keys, *(_NEVER for _ in keys), None)
         self._given: tuple[bool, ...] | None = None
         self._swaps = 0
-        self._fed: FunctionType | None = None
-        self._fixed: tuple[Any, ...] = ()
+        self._fed: tuple[tuple[bool, ...], Callable[[tuple[Any, ...]], None]] | None = None
         self.generation = 0
         self.start_anew()
         _all.add(self)
@@ -93,15 +90,24 @@ class Recorded:
                 self.unset = value
             self._settle(given, self.scoped)
 
-    def feed(self, getter: FunctionType, fixed: tuple[Any, ...]) -> None:
-        """Keep the record in a getter's defaults too, before these, from now on; by whoever holds the lock."""
-        self._fed, self._fixed = getter, fixed
+    def feed(self, given: tuple[bool, ...], take: Callable[[tuple[Any, ...]], None]) -> None:
+        """Hand records to a getter too, from now on; by whoever holds the lock.
+
+        Args:
+            given: the state that the getter is fast in: which of the names the environment has.
+            take: keeps a record where the getter finds it.
+        """
+        self._fed = given, take
         self._record(self.record)
 
     def _record(self, record: tuple[Any, ...]) -> None:
         self.record = record
         if self._fed is not None:
-            self._fed.__defaults__ = record + self._fixed
+            given, take = self._fed
+            # A getter compares only the names that are set in its state. With the record of another one it would
+            # return a value that a name led to which is gone.
+            raws = record[len(self.keys) : -1]
+            take(record if tuple(raw is not None for raw in raws) == given else self._empty)
 
     def set_scoped(self, scoped: Scoped) -> None:
         """Whether reads must ask for scopes from now on."""

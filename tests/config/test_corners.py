@@ -13,7 +13,7 @@ from own_settings import own
 from pydantic import field_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
-from dsa_config import LiveSettings, getters, lifecycle, setting, settings
+from dsa_config import LiveSettings, Renamed, getters, lifecycle, setting, settings
 from dsa_config import record as record_module
 from dsa_config import sealed as sealed_module
 from dsa_config import state as state_module
@@ -30,6 +30,7 @@ class Cornered(LiveSettings):
 
     a: int = setting(0)
     b: int = setting(0)
+    c: int = setting(0, deprecated_names=[Renamed("CORNERED_OLD_C", since="9998", remove_in="9999")])
 
 
 def test_what_a_child_process_renews(monkeypatch):
@@ -217,6 +218,38 @@ def test_a_read_is_right_however_often_its_environment_changes(monkeypatch, fed)
     assert it.a == 5
     with it.override(a=6):
         assert it.a == 6
+
+
+@pytest.mark.filterwarnings("ignore::dsa_config.DeprecatedName")
+@pytest.mark.parametrize("fed", [True, False])
+def test_the_value_of_a_name_that_is_gone_is_not_returned(monkeypatch, fed):
+    """Once no more getters are put in place, the last one is for another state than what was read last.
+
+    It is for the deprecated name alone; both names are read; then the canonical one goes, and the old one counts.
+    """
+    monkeypatch.setattr(getters, "FED", fed)
+    it = own(Cornered)
+    for number in range(100):
+        monkeypatch.setenv("CORNERED_C", str(number))
+        assert it.c == number
+        monkeypatch.delenv("CORNERED_C")
+        monkeypatch.setenv("CORNERED_OLD_C", str(-number))
+        assert it.c == -number
+        monkeypatch.setenv("CORNERED_C", "1000")
+        assert it.c == 1000
+        monkeypatch.delenv("CORNERED_C")
+        assert it.c == -number
+        monkeypatch.delenv("CORNERED_OLD_C")
+        assert it.c == 0
+
+
+def test_a_snapshot_does_not_go_over_the_environment(monkeypatch):
+    """Where a variable may be taken away by another thread between its name and its value."""
+    monkeypatch.setenv("CORNERED_A", "7")
+    it = own(Cornered)
+    with it.override(b=8):
+        monkeypatch.setattr(type(os.environ), "__iter__", lambda _: iter(["GONE_MEANWHILE"]))
+        assert (it.snapshot().a, it.snapshot().b) == (7, 8)
 
 
 def test_a_setting_that_is_read_in_scopes_alone_is_read_fast(monkeypatch):
