@@ -78,6 +78,9 @@ class LiveSettings(BaseSettings, Surface):
     read_by: ClassVar[tuple[str, ...]] = ()
     """The packages whose code reads the settings, so that tools can tell of settings that nobody reads."""
 
+    called_by: ClassVar[tuple[str, ...]] = ()
+    """Packages that call those for their users: what is told of a line is told of the user's, beyond all of them."""
+
     @field_validator("*", mode="before")
     @classmethod
     def _read_by_grammar(cls, value: Any, info: ValidationInfo) -> Any:

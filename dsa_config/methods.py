@@ -6,7 +6,7 @@ They lie apart because they are seldom needed: each imports what it needs when i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -120,20 +120,27 @@ class TrackingMethods:
         """The last changes for the whole process, oldest first: of one setting, or of all."""
         return self._state.changes.last(None if name is None else self._reader(name).setting.name)
 
-    def passed(self, effect: Effect, what: str) -> None:
+    def passed(self, effect: Effect, what: str, *, made: Iterable[object] = (), decided_by: Iterable[str] = ()) -> None:
         """Say that a moment has passed: from now on, changes of settings that wait for it are reported as too late.
 
         Args:
             effect: capture or allocate.
             what: what happened, in words: "the KV cache was allocated".
+            made: what was made: once nothing of it is there any more, no change is too late for it. It is not kept
+                alive. If nothing is given, the moment lasts.
+            decided_by: names of the settings that decided about it; all that wait for such a moment, if none is given.
 
         Raises:
             ValueError: no such moment.
+            TypeError: Python has no weak references to something that was made.
+            UnknownSetting: no such setting.
         """
         if effect not in ("capture", "allocate"):
             raise ValueError(f"passed({effect!r}): wanted capture or allocate")
-        # The packages that read the settings say so for whoever called them.
-        self._state.moments.passed(effect, what, caller_site(beyond=self._state.cls.read_by))
+        names = frozenset(self._reader(name).setting.name for name in decided_by) or None
+        # The packages that read the settings say so for whoever called them, and so do those in between.
+        cls = self._state.cls
+        self._state.moments.passed(effect, what, caller_site(beyond=(*cls.read_by, *cls.called_by)), made, names)
 
     def record_reads(self) -> Recording:
         """Note what is read in this context: `with settings.record_reads() as recorded: ...`."""

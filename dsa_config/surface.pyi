@@ -4,7 +4,7 @@ There is no such module at run time: instances of the class are plain frozen sna
 full descriptions, and a test compares the two.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -72,7 +72,9 @@ class Surface:
     def history(self, name: str | None = None) -> list[Change]:
         """The last changes for the whole process, oldest first."""
 
-    def passed(self, effect: Effect, what: str) -> None:
+    def passed(
+        self, effect: Effect, what: str, *, made: Iterable[object] = ..., decided_by: Iterable[str] = ...
+    ) -> None:
         """Say that a moment has passed after which settings of this effect have none any more."""
 
     def record_reads(self) -> Recording:

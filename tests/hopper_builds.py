@@ -102,6 +102,47 @@ def paged_logits() -> Any:
     return build(logits_kernel, constants, types, num_warps=WARPS)
 
 
+def fused_select(kind: str) -> Callable[[], Any]:
+    def built() -> Any:
+        from dsa_exec.ops.index_select.launch import portable_launch
+
+        kernels = importlib.import_module(f"dsa_exec.ops.index_select.kernels.{kind}")
+        launch = portable_launch(4096, 1, 64, 128, 65536, 2048, 1)
+        constants = {"HEADS": 64, "PADDED_HEADS": 64, "CHANNELS": 128, "ROWS": launch.rows, "PART": launch.channels}
+        constants |= {"TILE": launch.tile_keys, "CAPACITY": launch.capacity, "BLOCK": launch.block, "TILED": 0}
+        constants |= {"STAGES": launch.stages, "SCALED": True, "AS": "same", "PAGE": 64, "TO_SLOTS": True}
+        kernel = getattr(kernels, f"select_{kind}")
+        known = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        types = {"q": "*fp8e4nv", "keys": "*fp8e4nv", "candidates": "*i64", "counts": "*i32", "picked": "*i32"}
+        return build(kernel, known, types, ASTSource, num_warps=launch.warps)
+
+    return built
+
+
+def merged_select(kind: str) -> Callable[[], Any]:
+    def built() -> Any:
+        from dsa_exec.ops.index_select.kernels import merge
+
+        constants = {"ROWS": 4, "CAPACITY": 4096, "BLOCK": 256, "TO_SLOTS": True}
+        kernel = getattr(merge, f"merge_{kind}")
+        known = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        types = {"candidates": "*i64", "counts": "*i32", "picked": "*i32"}
+        return build(kernel, known, types, ASTSource, num_warps=4)
+
+    return built
+
+
+def portable_logits() -> Any:
+    from dsa_exec.ops.mqa_logits.kernels.portable import logits_kernel
+    from dsa_exec.ops.mqa_logits.launch import portable_launch
+
+    launch = portable_launch("sm90", 4096, 64, 128, 65536, 1)
+    constants = {"HEADS": 64, "PADDED_HEADS": 64, "CHANNELS": 128, "ROWS": launch.columns // 64, "CLEAN": False}
+    constants |= {"PART": launch.channels, "TILE": launch.tile_keys, "STAGES": launch.stages, "SCALED": True}
+    types = {"q": "*fp8e4nv", "keys": "*fp8e4nv"}
+    return build(logits_kernel, constants | {"AS": "same"}, types, ASTSource, num_warps=launch.warps)
+
+
 def narrow_prefill() -> Any:
     from dsa_exec.ops.sparse_mla_prefill.kernels.narrow import attend_narrow
     from dsa_exec.ops.sparse_mla_prefill.launch import hopper_launch
@@ -198,7 +239,12 @@ def around_a_vendor(name: str, **constants: Any) -> Callable[[], Any]:
 BUILDS = {
     "topk, many rows": topk_of_many_rows,
     "topk, few rows": topk_of_few_rows,
+    "index_select, gathered": fused_select("gathered"),
+    "index_select, paged": fused_select("paged"),
+    "index_select, gathered spans": merged_select("gathered"),
+    "index_select, paged spans": merged_select("paged"),
     "mqa_logits": ragged_logits,
+    "mqa_logits, portable": portable_logits,
     "paged_mqa_logits": paged_logits,
     "sparse_mla_prefill, narrow": narrow_prefill,
     "sparse_mla_prefill, wide": wide_prefill,

@@ -37,6 +37,7 @@ class DSASettings(LiveSettings):
     config_table = ("tool", "dsa")
     project_version = __version__
     read_by = ("dsa_exec",)
+    called_by = ("torch", "transformers", "accelerate", "peft")
     headings = {  # noqa: RUF012 - a ClassVar of the base
         "fuse_topk": "Steps of a forward pass",
         "mqa_logits_free_mem_fraction": "Memory of indexer logits",

@@ -156,13 +156,16 @@ def _about_flags(state: State, gathered: Gathered) -> Iterator[Finding]:
 
 
 def _about_unread(cls: type[LiveSettings], said: dict[str, list[Word]], gathered: Gathered) -> Iterator[Finding]:
+    """Settings without an effect: told to whoever sets one, and, while nobody does, to whoever declares it."""
     flagged = set(gathered.flags.names) if gathered.flags is not None else set()
-    nobody_reads = unread(cls)
-    for name in settings_of(cls):
-        words = said.get(name)
-        if name in nobody_reads and (words or name in flagged):
-            names, origin = (" ".join(words[0].found), words[0].origin) if words else (name, f"feature flag {name}")
-            yield Finding("warning", "unread-setting", names, name, str(origin), f"{names} is set, and {NOT_READ}")
+    for name in sorted(unread(cls)):
+        if words := said.get(name):
+            names, origin, state = " ".join(words[0].found), str(words[0].origin), "set"
+        elif name in flagged:
+            names, origin, state = name, f"feature flag {name}", "set"
+        else:
+            names, origin, state = name, f"the declaration of {cls.__name__}", "declared"
+        yield Finding("warning", "unread-setting", names, name, origin, f"{names} is {state}, and {NOT_READ}")
 
 
 def _about_combination(cls: type[LiveSettings], said: dict[str, list[Word]]) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import dataclasses
 import torch
 
 from dsa_config import settings
+from dsa_exec.caches.allocation import INDEX_K_SETTINGS, allocated
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.caches.index_k_pages import PageDecision, decide_pages, pages_in_words
 from dsa_exec.core.errors import LayoutError
@@ -53,8 +54,8 @@ def attach_index_k_cache(
     made = PageDecision(layout.page_tokens, layout.order, "made elsewhere, and decided alike here")
     cache = IndexKCache(data, layout, made)
     require_agreement(cache)
-    settings.passed("allocate", f"an index-K cache of {cache.slots} slots was attached")
-    return cache
+    allocation = allocated(f"an index-K cache of {cache.slots} slots was attached", INDEX_K_SETTINGS)
+    return dataclasses.replace(cache, allocation=allocation)
 
 
 def require_format(spec: str, layout: IndexKLayout) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dsa_config import settings
+from dsa_exec.caches.allocation import INDEX_K_SETTINGS, Allocation, allocated
 from dsa_exec.caches.fit import require_fit, require_room
 from dsa_exec.caches.index_k_pages import Order, PageDecision, pages_for_allocation
 from dsa_exec.core.checks import FLOAT_DTYPES
@@ -26,11 +27,13 @@ class IndexKCache:
             model format.
         layout: what the bytes mean.
         decision: why its pages are as they are; None for a cache that was made without `allocate`.
+        allocation: as what it was told of to the settings; None likewise.
     """
 
     data: torch.Tensor
     layout: IndexKLayout
     decision: PageDecision | None = field(default=None, compare=False)
+    allocation: Allocation | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not torch.compiler.is_compiling():
@@ -86,9 +89,9 @@ class IndexKCache:
             zeros = hw.is_hip and reads_fnuz(hw.arch)
             layout = IndexKLayout("fp8", *page, pow2_scale=pow2_scale, hadamard=hadamard, unsigned_zero=zeros)
             data = torch.zeros(pages, layout.page_bytes, dtype=torch.uint8, device=device)
-        cache = cls(data, layout, decision)
-        settings.passed("allocate", f"an index-K cache of {cache.slots} slots was allocated")
-        return cache
+        slots = pages * decision.page_tokens
+        allocation = allocated(f"an index-K cache of {slots} slots was allocated", INDEX_K_SETTINGS)
+        return cls(data, layout, decision, allocation)
 
     @property
     def slots(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from dsa_config import settings
+from dsa_exec.caches.allocation import MLA_SETTINGS, Allocation, allocated
 from dsa_exec.caches.fit import require_fit, require_room
 from dsa_exec.core.checks import FLOAT_DTYPES
 from dsa_exec.layouts.interned import interned
@@ -22,10 +23,12 @@ class MlaCache:
         data: uint8 [slots, token_bytes] in the fp8 format, [slots, latent_dim + rope_dim] of the model's dtype in the
             model format. Slots of a page follow each other, so that the same bytes are [pages, page_tokens, ...].
         layout: what the bytes mean.
+        allocation: as what it was told of to the settings; None for a cache that was made without `allocate`.
     """
 
     data: torch.Tensor
     layout: MlaLayout
+    allocation: Allocation | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not torch.compiler.is_compiling():
@@ -66,12 +69,12 @@ class MlaCache:
         rounded = pages_for(slots, page_tokens) * page_tokens
         if settings.kv_format == "model":
             layout = MlaLayout("model", page_tokens, latent_dim, rope_dim, element_bytes=model_dtype.itemsize)
-            cache = cls(torch.zeros(rounded, layout.width, dtype=model_dtype, device=device), layout)
+            data = torch.zeros(rounded, layout.width, dtype=model_dtype, device=device)
         else:
             layout = MlaLayout("fp8", page_tokens, latent_dim, rope_dim)
-            cache = cls(torch.zeros(rounded, layout.token_bytes, dtype=torch.uint8, device=device), layout)
-        settings.passed("allocate", f"an MLA cache of {cache.slots} slots was allocated")
-        return cache
+            data = torch.zeros(rounded, layout.token_bytes, dtype=torch.uint8, device=device)
+        allocation = allocated(f"an MLA cache of {rounded} slots was allocated", MLA_SETTINGS)
+        return cls(data, layout, allocation)
 
     @property
     def slots(self) -> int:

@@ -105,7 +105,8 @@ def allocate_pools(
         for pool in rank.pools
     )
     assert [allocated.bytes for allocated in pools] == [pool.bytes for pool in rank.pools]
-    settings.passed("allocate", f"pools of {rank.tokens} tokens were allocated")
+    made = [tensor for allocated in pools for tensor in allocated.tensors]
+    settings.passed("allocate", f"pools of {rank.tokens} tokens were allocated", made=made)
     return RankPools(rank, pools)
 
 

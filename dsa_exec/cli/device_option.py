@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 LONGEST_REASON = 200
+NAMES = "cpu, cuda, cuda:N, or another device that this torch computes on"
 
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ..., or auto for a GPU if there is one.")]
 
@@ -37,8 +38,14 @@ def usable_device(name: str) -> torch.device:
     if name == AUTO:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.zeros(1, device=name).item()
-        return torch.device(name)
+        device = torch.device(name)
+    except RuntimeError:
+        raise UnusableDevice(name, f"is no device; wanted {AUTO}, {NAMES}") from None
+    if device.type == "meta":
+        raise UnusableDevice(name, f"computes nothing; wanted {AUTO}, {NAMES}")
+    try:
+        torch.zeros(1, device=device).item()
+        return device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UnusableDevice(name, reason[:LONGEST_REASON]) from None

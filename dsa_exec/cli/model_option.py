@@ -10,10 +10,19 @@ import typer
 
 from dsa_exec.core.errors import DsaError
 
+
+def _folder(text: str) -> Path:
+    """A folder's name. An empty one would be the folder that the command is run in."""
+    if not text:
+        raise typer.BadParameter(f"{text!r} names no folder; wanted one in Hugging Face format")
+    return Path(text)
+
+
 Model = Annotated[
     Path | None,
     typer.Option(
         "--model",
+        parser=_folder,
         metavar="DIR",
         help="A deepseek_v32 or glm_moe_dsa checkpoint in Hugging Face format.",
         show_default="a tiny model of ours",
@@ -76,4 +85,6 @@ def require_accelerate() -> None:
     except ModuleNotFoundError as error:
         if error.name != "accelerate":
             raise
-        raise UnusableModel("--device-map needs accelerate, which spreads the model: pip install accelerate") from None
+        raise UnusableModel(
+            "--device-map needs accelerate, which spreads the model: pip install 'dsa[spread]'"
+        ) from None

@@ -55,7 +55,19 @@ class Stage(_Part):
     """A stage of the run."""
 
     name: str
-    seconds: float
+    seconds: float = Field(description="With those of a pass that an interrupt ended.")
+    tokens: int | None = Field(
+        description="That were read in prefill, or made in decode after the first of each prompt; null in other "
+        "stages, and where an interrupt came before a pass was whole."
+    )
+    tokens_per_s: float | None = Field(description="Of passes that were whole; null where no token was counted.")
+
+
+class CacheFormats(_Part):
+    """What the caches hold. Plain transformers quantises nothing."""
+
+    index_k: Literal["fp8", "model"] = Field(description="Index keys: FP8, or the model's own dtype.")
+    kv: Literal["fp8", "model"] = Field(description="Latent vectors of attention: FP8, or the model's own dtype.")
 
 
 class AgreementWithPlain(_Part):
@@ -94,10 +106,12 @@ class PromptResult(_Part):
     prompt_tokens: int
     tokens: list[int] = Field(description="The new tokens.")
     text: str = Field(description="The new tokens as text.")
-    stopped: Literal["end", "length"] = Field(
-        description="What ended it: the model, or the number of tokens that was wanted."
+    stopped: Literal["end", "length", "interrupted"] = Field(
+        description="What ended it: the model, the number of tokens that was wanted, or Ctrl-C before either."
     )
-    agreement: AgreementWithPlain | None = Field(description="Null without --compare.")
+    agreement: AgreementWithPlain | None = Field(
+        description="Null without --compare, and where an interrupt came before its end."
+    )
 
 
 class RunReport(_Part):
@@ -106,10 +120,12 @@ class RunReport(_Part):
     model: Text
     device: str
     dtype: str = Field(description="What the model computed in.")
+    versions: dict[str, str | None] = Field(description="Of dsa, Python, torch, Triton and transformers.")
     notes: list[str]
     prompt: Text = Field(description="Where the prompt came from, or the prompts.")
     prompts: int = Field(description="How many prompts there are; 1 without --prompts.")
     finished: int = Field(description="How many of them have all their tokens.")
+    max_new_tokens: int = Field(description="The most for each prompt that does not say it itself.")
     prompt_tokens: int = Field(description="Of all prompts.")
     new_tokens: int = Field(description="How many there are, of all prompts.")
     tokens: list[int] | None = Field(description="The new tokens; null with --prompts, whose results have them.")
@@ -117,13 +133,17 @@ class RunReport(_Part):
     interrupted: bool = Field(description="Ctrl-C ended the run before it was whole.")
     sampling: SamplingInUse | None = Field(description="Null where each token is the likeliest.")
     settings: list[SettingInForce]
-    warnings: list[str]
+    warnings: list[Text]
+    caches: CacheFormats
     backends: list[BackendInUse]
     logits: LogitsUse | None = Field(description="Null where no layer runs an indexer.")
     stages: list[Stage]
     agreement: AgreementWithPlain | None = Field(
         description="Null with --no-compare, with --prompts, and where an interrupt came before its end."
     )
+    compared: int | None = Field(
+        description="With --prompts and --compare: how many prompts were compared; fewer than finished after Ctrl-C."
+    )
     alike: int | None = Field(
-        description="With --prompts and --compare: how many prompts have the tokens of plain transformers."
+        description="With --prompts and --compare: how many of those have the tokens of plain transformers."
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from dsa_exec.cli.report import AgreementWithPlain, LogitsUse, RunReport, SamplingInUse
+from dsa_exec.cli.report import AgreementWithPlain, CacheFormats, LogitsUse, RunReport, SamplingInUse, Stage
 
 
 def show(report: RunReport, out: Console) -> None:
@@ -28,14 +28,18 @@ def show(report: RunReport, out: Console) -> None:
     if report.logits is not None:
         out.print(_logits(report.logits), soft_wrap=True)
         out.print()
-    out.print(table(("stage", "seconds"), ((it.name, f"{it.seconds:.3f}") for it in report.stages)))
+    out.print(table(("stage", "seconds", "tokens/s"), (_stage(it) for it in report.stages)))
     if report.agreement is not None:
         out.print()
         out.print(_agreement(report.agreement, report.new_tokens), soft_wrap=True)
-    if report.alike is not None:
+    if report.alike is not None and report.compared is not None:
         out.print()
-        words = f"{report.alike} of {count(report.finished, 'prompt')} with the same tokens"
+        words = f"{report.alike} of {count(report.compared, 'prompt')} with the same tokens"
+        if not report.compared:
+            words = "no prompt was compared"
         out.print(f"against plain transformers: {words}", soft_wrap=True)
+    if (report.agreement is not None or report.compared) and (quantised := _quantised(report.caches)):
+        out.print(quantised, soft_wrap=True)
 
 
 def printable(text: str) -> str:
@@ -68,6 +72,21 @@ def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     return made
 
 
+def _stage(it: Stage) -> tuple[str, str, str]:
+    return it.name, f"{it.seconds:.3f}", "" if it.tokens_per_s is None else f"{it.tokens_per_s:.1f}"
+
+
+def _quantised(caches: CacheFormats) -> str:
+    """Why a difference is to be expected; nothing where it is not."""
+    held = [name for name, format in (("index keys", caches.index_k), ("KV", caches.kv)) if format == "fp8"]
+    if not held:
+        return ""
+    return (
+        f"The caches of {' and '.join(held)} are FP8 here, and plain transformers quantises nothing: "
+        "some differences are due to that."
+    )
+
+
 def _logits(use: LogitsUse) -> str:
     limits = [f"{size(use.static_bytes)} as a share of total memory"]
     if use.live_bytes is not None:
@@ -93,6 +112,9 @@ def _what_ran(report: RunReport) -> Iterator[str]:
         yield f"{where}: {made} after {read} from {report.prompt}"
     else:
         yield f"{where}: {made} after {read} of {count(report.prompts, 'prompt')} from {report.prompt}"
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items() if version is not None)
+    each = "" if report.text is not None else " for each prompt that does not say it itself"
+    yield f"{versions}; at most {count(report.max_new_tokens, 'new token')}{each}"
     if report.interrupted and report.text is None:
         yield f"interrupted: {report.finished} of {count(report.prompts, 'prompt')} finished"
     elif report.interrupted:
@@ -121,7 +143,7 @@ def _agreement(agreed: AgreementWithPlain, new_tokens: int) -> str:
         tokens = "another first token"
     else:
         tokens = f"the same {count(agreed.first_divergence or 0, 'token')}, then others"
-    selected = "nothing selected, the prompt attends to all of itself"
+    selected = "the prompt attends to all of itself, so that its rows select nothing to compare"
     if agreed.selected_in_common is not None:
         selected = f"{agreed.selected_in_common:.1%} of selected positions in common"
     return (

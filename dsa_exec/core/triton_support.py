@@ -54,3 +54,9 @@ def refuses_without_hopper(hw: Capabilities) -> str | None:
 def declines_off_hopper(hw: Capabilities) -> str | None:
     """Why `auto` passes on a kernel for Hopper: the device is another, so that nothing is missed."""
     return None if hw.arch == "sm90" else f"for sm90, this is {hw.arch}"
+
+
+def multiplies_e4m3(arch: str) -> bool:
+    """Whether Triton takes e4m3 (`fn`) as it is: NVIDIA since sm89, AMD since gfx950."""
+    nvidia = re.fullmatch(r"sm(\d+)", arch)
+    return int(nvidia[1]) >= 89 if nvidia else arch.startswith(("gfx95", "gfx12"))

@@ -149,8 +149,9 @@ def capture_step(
     with settings.record_reads() as recorded:
         result = graph.capture(run)
     guard = _guard(recorded, what)
-    settings.passed("capture", f"{what} was captured")
-    return CapturedStep(what, graph, run, refresh, result, guard)
+    step = CapturedStep(what, graph, run, refresh, result, guard)
+    settings.passed("capture", f"{what} was captured", made=[step])
+    return step
 
 
 def _guard(recorded: Recording, what: str) -> Guard | None:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from dsa_config import settings
 from dsa_exec import GatheredKeys, IndexKCache, index_gather, index_quant, index_select, index_store
+from dsa_exec.core.errors import DsaError
 from dsa_exec.integrations.transformers import DsaCache, attached, be_quiet, load_checkpoint, load_tiny
 
 TOPK = (32, 64, 128, 256, 512)
@@ -149,9 +150,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one passage and one prompt, of 256 bytes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     options = parser.parse_args()
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     be_quiet()
-    loaded = load_tiny(device) if options.model is None else load_checkpoint(options.model, device)
+    try:
+        loaded = load_tiny(device) if options.model is None else load_checkpoint(options.model, device)
+    except DsaError as error:
+        parser.error(f"--model {options.model}: {error}")
     model, corpus = loaded.model, installed_sources()
     length, lengths, count, seeds = (256, (256,), 1, 1) if options.quick else (4096, LENGTHS, 32, 100)
     trained = model.config.index_topk

@@ -156,10 +156,11 @@ def run_stage(model: nn.Module, stage: Stage, corpus: Corpus, number: int, worke
         optimizer.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == stage.steps - 1:
             digits = losses[counted == WEIGHT]
+            of_digits = f"{digits.mean():.3f}" if len(digits) else "none"
             taken = time.monotonic() - started
             print(
                 f"{stage.name} {stage.length}: step {step} of {stage.steps}, "
-                f"loss {loss:.3f}, digits {digits.mean():.3f}, "
+                f"loss {loss:.3f}, digits {of_digits}, "
                 f"divergence {divergence / len(model.model.layers):.3f}, {taken:.0f} s",
                 flush=True,
             )
@@ -185,12 +186,28 @@ def save(model: nn.Module, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the tiny model.")
-    parser.add_argument("--out", type=Path, default=Path("tiny-model"), metavar="DIR", help="where the checkpoint goes")
+    parser = argparse.ArgumentParser(
+        description="Train the tiny model.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("tiny-model"),
+        metavar="DIR",
+        help="where the checkpoint goes; those of the stages go to its folders stage0, stage1, ...",
+    )
     parser.add_argument("--smoke", action="store_true", help="a few steps of a few tokens, to see that it runs")
-    parser.add_argument("--scale", type=float, default=1.0, help="so many times the steps")
+    parser.add_argument("--scale", type=float, default=1.0, help="so many times the steps; above 0")
     parser.add_argument("--workers", type=int, default=8, help="processes that make sequences")
     options = parser.parse_args()
+    if not 0 < options.scale < math.inf:
+        parser.error(f"--scale {options.scale}: wanted a number above 0")
+    if options.workers < 0:
+        parser.error(f"--workers {options.workers}: wanted 0 or more")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {options.out}: {error.strerror}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     corpus = installed_sources()
     print(corpus, flush=True)

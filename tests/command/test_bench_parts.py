@@ -10,11 +10,13 @@ from tiny_models import build
 
 from dsa_config import settings
 from dsa_exec.cli.bench import passes
-from dsa_exec.cli.bench.asked import Piece, pieces_of
+from dsa_exec.cli.bench.asked import Piece, decode_tokens_of, pieces_of
 from dsa_exec.cli.bench.checking import References, judge
+from dsa_exec.cli.bench.failures import FailedRun, reason_of
 from dsa_exec.cli.bench.passes import Results, Text, read_plainly, text_of
 from dsa_exec.cli.bench.sides import sides_of, torch_reference
 from dsa_exec.cli.bench.timing import figure_of, ratio_of, time_in_turn
+from dsa_exec.core.errors import DsaError
 from dsa_exec.integrations.transformers.bytes_tokenizer import BytesTokenizer
 from dsa_exec.integrations.transformers.checkpoint import Loaded
 
@@ -135,11 +137,13 @@ def test_sides():
 
 
 def test_work():
-    """Both kinds where nothing or both is said, else the one that is."""
-    assert pieces_of("1K,2", None) == [Piece("prefill", 2), Piece("prefill", 1024)]
-    assert pieces_of(None, "5") == [Piece("decode", 5)]
-    assert pieces_of("3", "5") == [Piece("prefill", 3), Piece("decode", 5)]
-    assert [it.phase for it in pieces_of(None, None)] == ["prefill", "prefill", "decode", "decode"]
+    """Both kinds where nothing or both is said, else the one that is; steps that are asked for are those of decode."""
+    assert pieces_of("1K,2", None, None) == [Piece("prefill", 2, 1), Piece("prefill", 1024, 1)]
+    assert pieces_of(None, "5", "7") == [Piece("decode", 5, 7)]
+    assert pieces_of("3", "5", None) == [Piece("prefill", 3, 1), Piece("decode", 5, 16)]
+    assert [it.phase for it in pieces_of(None, None, None)] == ["prefill", "prefill", "decode", "decode"]
+    assert decode_tokens_of(pieces_of("3", "5", None)) == 16
+    assert decode_tokens_of(pieces_of("3", None, None)) is None
 
 
 class Fake:
@@ -162,6 +166,30 @@ def test_sides_take_turns():
     assert "".join(turns) == "ba" + "abba" * 2
     assert len(told) == 5
     assert found == [[[3.0], [6.0], [7.0], [10.0]], [[4.0], [5.0], [8.0], [9.0]]]
+
+
+def test_who_fails_is_told_by_number():
+    """And why, in the first line that has words; an interrupt passes through."""
+
+    class Fails(Fake):
+        def seconds(self) -> list[float]:
+            raise error
+
+    error: BaseException = KeyError("\n\nfoo")
+    with pytest.raises(FailedRun, match="while it was timed: KeyError: ") as raised:
+        time_in_turn([Fake("a", []), Fails("b", [])], 1, lambda: None)
+    assert raised.value.number == 1
+    error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        time_in_turn([Fails("a", [])], 1, lambda: None)
+
+
+def test_what_was_raised_in_words():
+    """An error of ours speaks for itself; of others the type is told, and all there is where nothing is said."""
+    assert reason_of(DsaError("topk: refused\nmore")) == "topk: refused"
+    assert reason_of(RuntimeError("\n  \nfailed\nmore")) == "RuntimeError: failed"
+    assert reason_of(ValueError()) == "ValueError"
+    assert reason_of(torch.OutOfMemoryError("no memory")) == "no memory"
 
 
 def test_figures_and_ratios():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dsa_exec.cli.bench.picture import draw, label_of, points_of
+from dsa_exec.cli.bench.picture import draw, label_of, phases_of, points_of
 from dsa_exec.cli.bench.report import Figure, Measured, ModelBenchReport, Snapshot, Work
 
 HIDDEN = "import sys; sys.modules['matplotlib'] = None; from dsa_exec.cli import main; main()"
@@ -58,12 +58,35 @@ def test_sides_are_called_by_what_was_given():
     assert (label_of(report, "a"), label_of(report, "b")) == ("a: settings as they are", "b: fuse_topk=0")
 
 
-@pytest.mark.parametrize("works", [[], [work("decode", 64, 1.0, None)], [work("prefill", 1000, 1.0, 2.0)]])
+def test_a_picture_has_parts_for_what_was_timed():
+    """Not for what is wrong, and not for what nobody asked for."""
+    prefill, decode = work("prefill", 10, 4.0, 8.0), work("decode", 30, None, 1.0)
+    assert phases_of(report_of(prefill, decode)) == ["prefill", "decode"]
+    assert phases_of(report_of(decode)) == ["decode"]
+    assert phases_of(report_of(prefill, work("decode", 30, None, None))) == ["prefill"]
+
+
+@pytest.mark.parametrize("works", [[], [work("prefill", 20, None, None)]])
+def test_no_picture_of_nothing(tmp_path, works):
+    """Nothing was timed: no file."""
+    pytest.importorskip("matplotlib")
+    assert draw(report_of(*works), tmp_path / "x.png") is False
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    "works",
+    [
+        [work("decode", 64, 1.0, None)],
+        [work("prefill", 1000, 1.0, 2.0)],
+        [work("prefill", 1000, 1.0, 2.0), work("decode", 64, 1.0, 1.0)],
+    ],
+)
 @pytest.mark.parametrize(("name", "begins"), [("x.png", b"\x89PNG"), ("x.svg", b"<?xml"), ("x.pdf", b"%PDF")])
 def test_a_picture_of_anything(tmp_path, works, name, begins):
-    """Also of nothing, of one point, and of one side."""
+    """Also of one point, and of one side."""
     pytest.importorskip("matplotlib")
-    draw(report_of(*works), tmp_path / name)
+    assert draw(report_of(*works), tmp_path / name) is True
     assert (tmp_path / name).read_bytes().startswith(begins)
 
 
@@ -86,6 +109,17 @@ def test_the_command_draws(dsa_here, checkpoint, tmp_path):
     assert done.code == 0
     assert done.out.endswith(f"\npicture: {file}\n")
     assert file.stat().st_size > 5000
+
+
+def test_the_command_says_that_there_is_nothing_to_draw(dsa_here, checkpoint, tmp_path):
+    """All work is wrong: no file, and no line that names one as written."""
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "bench.png"
+    base = "bench", "--model", checkpoint("deepseek_v32"), "--repetitions", 1, "--prefill", 10
+    done = dsa_here(*base, "--a", "paged_mqa_logits_backend=gluon", "--plot", file)
+    assert done.code == 1
+    assert done.out.endswith(f"\nno picture {file}: nothing was timed\n")
+    assert not file.exists()
 
 
 def test_without_matplotlib():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from jsonschema import Draft202012Validator
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import TEXT, save_tiny
@@ -20,6 +23,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+import dsa_config
 import dsa_exec
 from dsa_exec import cli
 from dsa_exec.cli import app
@@ -40,14 +44,19 @@ def test_the_shipped_model_reads_the_shipped_text(dsa):
     for part in (
         "settings: all at their defaults",
         "sparse_mla_decode",
-        "auto: the only backend",
+        "auto: triton declines: interpreted on the cpu",
         "logits: ",
         "in 1 chunk, budget",
         "prefill",
         "against plain transformers: ",
         "% of selected positions in common",
+        f"\ndsa {dsa_config.__version__}, Python ",
+        f", torch {torch.__version__}, ",
+        f", transformers {transformers.__version__}; at most 6 new tokens\n",
+        "The caches of index keys and KV are FP8 here, and plain transformers quantises nothing: ",
     ):
         assert part in done.out
+    assert re.search(r"^decode +[0-9.]+ +[0-9.]+ *$", done.out, re.MULTILINE)
     assert done.err == ""
 
 
@@ -86,11 +95,18 @@ def test_the_report_as_json(dsa, text):
     assert report["new_tokens"] == 5
     assert (report["prompts"], report["finished"], report["interrupted"], report["sampling"]) == (1, 1, False, None)
     plain = ["plain transformers, prefill", "plain transformers, decode"]
-    assert [it["name"] for it in report["stages"]] == ["import", "load", "prefill", "decode", *plain, "compare"]
+    stages = {it["name"]: it for it in report["stages"]}
+    assert list(stages) == ["import", "load", "prefill", "decode", *plain, "compare"]
+    assert [it["tokens"] for it in stages.values()] == [None, None, 270, 4, 270, 4, None]
+    for it in (stages["prefill"], stages["decode"]):
+        assert it["tokens_per_s"] == pytest.approx(it["tokens"] / it["seconds"], rel=0.01)
+    assert (stages["load"]["tokens_per_s"], report["max_new_tokens"]) == (None, 5)
+    assert report["caches"] == {"index_k": "fp8", "kv": "fp8"}
+    assert report["versions"]["torch"] == torch.__version__
 
 
 def test_a_short_prompt_is_attended_to_densely(dsa, tmp_path):
-    """The report has the op, and tells that nothing was selected, where a share of positions would mean nothing."""
+    """The report has the op, and tells that its rows select nothing, though the steps of decode after it select."""
     file = tmp_path / "short.txt"
     file.write_text(TEXT[:100])
     arguments = ("run", "--prompt", file, "--max-new-tokens", "3")
@@ -100,8 +116,24 @@ def test_a_short_prompt_is_attended_to_densely(dsa, tmp_path):
     assert done.json["agreement"]["same_tokens"] is True
     calls = {it["op"]: it["calls"] for it in done.json["backends"]}
     assert calls["dense_mla_prefill"] == calls["kv_gather"] == 4
+    assert calls["index_select"] == 2 * 4
     shown = dsa(*arguments, **UNQUANTISED)
-    assert "the same 3 tokens; nothing selected, the prompt attends to all of itself; largest" in shown.out
+    told = "the same 3 tokens; the prompt attends to all of itself, so that its rows select nothing to compare; largest"
+    assert told in shown.out
+    assert done.json["caches"] == {"index_k": "model", "kv": "model"}
+    assert "FP8" not in shown.out
+
+
+def test_a_slip_in_the_name_of_a_setting_is_told(dsa, text):
+    """A variable that is nearly a setting's has no effect, and the run says so in both reports."""
+    base = "run", "--prompt", text, "--max-new-tokens", "1", "--no-compare"
+    done = dsa(*base, "--json", SGLANG_DSA_KV_FORMATT="model")
+    words = "SGLANG_DSA_KV_FORMATT is no name of a setting, and has no effect"
+    assert done.code == 0, done.err
+    (told,) = done.json["warnings"]
+    assert told.startswith(words)
+    assert told.endswith("did you mean SGLANG_DSA_KV_FORMAT?")
+    assert done.err == f"warning: {told}\n"
 
 
 @pytest.mark.parametrize("kind", ["deepseek_v32", "glm_moe_dsa"])
@@ -215,17 +247,13 @@ def test_a_format_that_the_geometry_does_not_fit(dsa, expect_sentence, text, tmp
     expect_sentence(done, "kv_lora_rank is 96", "kv_format=model")
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta"])
-def test_a_bad_device_is_one_sentence(dsa, expect_sentence, device):
-    """A device that torch does not have or know."""
-    expect_sentence(dsa("run", "--device", device), f"--device {device}")
-
-
-def test_too_few_new_tokens(dsa):
-    """At least one token must be asked for."""
-    done = dsa("run", "--max-new-tokens", "0")
-    assert done.code == 2
-    assert "'--max-new-tokens'" in done.err
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("cuda:99", ""), ("nonsense", "is no device; wanted auto, cpu, cuda"), ("meta", "computes nothing; wanted auto")],
+)
+def test_a_bad_device_is_one_sentence(dsa, expect_sentence, device, words):
+    """A device that torch does not have or know, or that has no numbers."""
+    expect_sentence(dsa("run", "--device", device), f"--device {device}: {words}")
 
 
 def test_a_tokenizer_of_another_model(dsa, expect_sentence, text, tmp_path):
@@ -241,7 +269,7 @@ def test_decisions_are_logged_on_demand(dsa):
     """debug_log_decisions tells each choice of a backend on standard error."""
     done = dsa("run", "--max-new-tokens", "1", "--no-compare", SGLANG_DSA_DEBUG_LOG_DECISIONS="1")
     assert done.code == 0
-    assert "index_select runs on torch (auto: the only backend)" in done.err
+    assert "index_select runs on torch (auto: triton declines: interpreted on the cpu, slower than torch)" in done.err
 
 
 def test_a_budget_below_a_row_is_told(dsa, text):

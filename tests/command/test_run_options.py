@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -27,9 +28,22 @@ HIDDEN = "import sys; sys.modules['accelerate'] = None; from dsa_exec.cli import
         ("--batch-size 2", "--batch-size 2 is for several prompts"),
         ("--prompt a --prompts b", "--prompt and --prompts say both what to read: leave one out"),
         ("--prompts a --json", "name a file for the results with --output"),
+        ("--prompts a --json --output -", "name a file for the results with --output"),
         ("--prompts a --output .", "--output .: is a folder; wanted a file"),
+        ("--prompts a --output ''", "--output '': names no file; wanted one, or - for standard output"),
         ("--prompts a --output no/where.jsonl", "--output no/where.jsonl: there is no folder no"),
         ("--json --no-report", "--json prints the report, and --no-report leaves it out"),
+        ("--compare --no-report", "--compare is told by the report, and --no-report leaves that out: leave one out"),
+        ("--max-new-tokens 0", "--max-new-tokens 0: wanted a whole number of at least 1"),
+        ("--max-new-tokens many", "--max-new-tokens many: wanted a whole number of at least 1"),
+        ("--max-new-tokens 1.5", "--max-new-tokens 1.5: wanted a whole number of at least 1"),
+        ("--max-new-tokens ''", "--max-new-tokens '': wanted a whole number of at least 1"),
+        ("--sample-top-k 0", "--sample-top-k 0: wanted a whole number of at least 1"),
+        ("--batch-size 0", "--batch-size 0: wanted a whole number of at least 1"),
+        ("--seed -1", "--seed -1: wanted a whole number of at least 0 and at most 9223372036854775807"),
+        (f"--seed {2**63}", f"--seed {2**63}: wanted a whole number of at least 0 and at most {2**63 - 1}"),
+        ("--temperature warm", "--temperature warm: wanted a number"),
+        ("--temperature 1 --top-p half", "--top-p half: wanted a number"),
         ("--device-map balanced", "--device-map balanced: is unknown; wanted auto"),
         ("--device-map auto --device cpu", "--device cpu and --device-map say both where the model goes"),
         ("--model nowhere", "--model nowhere: is not there; wanted a folder in Hugging Face format"),
@@ -38,34 +52,34 @@ HIDDEN = "import sys; sys.modules['accelerate'] = None; from dsa_exec.cli import
 )
 def test_options_that_mean_nothing(dsa, expect_sentence, arguments, words):
     """One sentence with the option and its value, before torch is imported."""
-    expect_sentence(dsa("run", *arguments.split()), words)
+    expect_sentence(dsa("run", *shlex.split(arguments)), words)
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("--max-new-tokens", "0"),
-        ("--max-new-tokens", "many"),
-        ("--sample-top-k", "0"),
-        ("--batch-size", "0"),
-        ("--seed", "-1"),
-        ("--seed", str(2**63)),
-        ("--temperature", "warm"),
-        ("--dtype", "float64"),
-    ],
-)
-def test_values_out_of_range(dsa, option, value):
-    """The option is named, and nothing is run."""
+@pytest.mark.parametrize(("option", "value"), [("--dtype", "float64"), ("--model", "")])
+def test_values_that_are_none_of_those_allowed(dsa, option, value):
+    """The option and the value are named, and nothing is run: an empty folder's name is not the folder one is in."""
     done = dsa("run", option, value)
     assert (done.code, done.out) == (2, "")
     assert f"'{option}'" in done.err
+    assert f"'{value}'" in done.err
+
+
+def test_settings_of_attention_in_conflict(dsa, expect_sentence):
+    """Told before a text is begun, with what each is set by."""
+    done = dsa("run", SGLANG_DSA_DECODE_ATTENTION="fp8_kv", SGLANG_DSA_KV_FORMAT="model")
+    attention, format = "environment variable SGLANG_DSA_DECODE_ATTENTION", "environment variable SGLANG_DSA_KV_FORMAT"
+    expect_sentence(
+        done,
+        "decode_attention=fp8_kv: the MLA cache has format model",
+        f"; set here: decode_attention from {attention}, kv_format from {format}",
+    )
 
 
 def test_without_accelerate():
     """--device-map says what to install."""
     command = [sys.executable, "-c", HIDDEN, "run", "--device-map", "auto"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    words = "--device-map needs accelerate, which spreads the model: pip install accelerate"
+    words = "--device-map needs accelerate, which spreads the model: pip install 'dsa[spread]'"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"dsa: {words}\n")
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from jsonschema import Draft202012Validator
 from tiny_checkpoints import TEXT
 
 import dsa_exec
+from dsa_exec.cli.run.errors import RunError
 from dsa_exec.integrations.transformers.continuation import Generation
 from dsa_exec.integrations.transformers.errors import NotFinite
 
@@ -133,19 +137,20 @@ GOOD = b'{"prompt": "good"}\n'
         (b"{}", "has no 'prompt'; a line has 'prompt', and may have 'id' and 'max_new_tokens'"),
         (b'{"prompts": "x"}', "'prompts' is unknown; did you mean prompt?"),
         (b'{"prompt": "x", "seed": 1}', "'seed' is unknown; a line has 'prompt'"),
-        (b'{"prompt": 5}', "prompt is a number; wanted text"),
+        (b'{"prompt": 5}', "prompt is 5; wanted text"),
         (b'{"prompt": " "}', "prompt holds no text"),
         (b'{"prompt": "a\\ud800"}', "prompt is no text: half a character at position 1"),
         (b'{"prompt": "\xff"}', "is not UTF-8 text: invalid start byte at byte 12"),
-        (b'{"prompt": "x", "id": 1.5}', "id is a number; wanted text or a whole number"),
-        (b'{"prompt": "x", "id": true}', "id is true or false; wanted text or a whole number"),
+        (b'{"prompt": "x", "id": 1.5}', "id is 1.5; wanted text or a whole number"),
+        (b'{"prompt": "x", "id": true}', "id is true; wanted text or a whole number"),
+        (b'{"prompt": "x", "prompt": "y"}', "'prompt' is there twice"),
         (b'{"prompt": "x", "id": 1}', "its id 1 is that of line 1, too"),
         (b'{"prompt": "x", "max_new_tokens": 0}', "max_new_tokens is 0; wanted a whole number of at least 1"),
         (b'{"prompt": "x", "max_new_tokens": "9"}', 'max_new_tokens is "9"; wanted a whole number'),
         (b'{"prompt": "x", "max_new_tokens": true}', "max_new_tokens is true; wanted a whole number"),
         (b'{"prompt": "x", "max_new_tokens": ' + b"9" * 5000 + b"}", "is not JSON that can be read"),
         (b'{"prompt": ' + b"[" * 100_000, "is not JSON"),
-        (b'{"prompt": "x", "max_new_tokens": 9000}', "1 tokens and 9000 new ones are more than the model's 8192"),
+        (b'{"prompt": "x", "max_new_tokens": 9000}', "1 token and 9000 new ones are more than the model's 8192"),
     ],
 )
 def test_a_bad_line_is_told_with_its_number(dsa, expect_sentence, tmp_path, line, words):
@@ -185,5 +190,30 @@ def test_results_that_cannot_be_written(dsa, checkpoint, prompts, tmp_path):
     base = "run", "--model", checkpoint("deepseek_v32"), "--prompts", prompts, "--max-new-tokens", "2", "--output"
     done = dsa(*base, full)
     assert (done.code, done.out) == (1, "")
-    assert done.err.splitlines()[0] == "dsa: cannot write the output: No space left on device"
-    assert "Traceback" not in done.err
+    assert done.err == f"dsa: {full}: No space left on device\n"
+
+
+def test_results_do_not_take_the_place_of_the_prompts(dsa_here, prompts, tmp_path):
+    """The file of --prompts, under its name or another, or as standard input, is not written over."""
+    before, link = prompts.read_bytes(), tmp_path / "link.jsonl"
+    link.symlink_to(prompts)
+    for output in (prompts, link):
+        words = f"--output {output}: is the file of --prompts {prompts}, and results would take the place of the"
+        with pytest.raises(RunError, match=re.escape(words)):
+            dsa_here("run", "--prompts", prompts, "--output", output)
+    command = [sys.executable, "-c", "from dsa_exec.cli import main; main()", "run", "--prompts", "-"]
+    with prompts.open("rb") as stdin:
+        done = subprocess.run([*command, "--output", prompts], stdin=stdin, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert prompts.read_bytes() == before
+
+
+def test_output_to_standard_output(dsa_here, checkpoint, tmp_path, monkeypatch):
+    """`--output -` is standard output, as elsewhere, and no file of that name."""
+    monkeypatch.chdir(tmp_path)
+    base = "run", "--model", checkpoint("deepseek_v32"), "--max-new-tokens", "2"
+    done = dsa_here(*base, "--prompts", "-", "--output", "-", stdin=json.dumps({"prompt": TEXT[:40]}))
+    assert done.code == 0, done.err
+    assert [it["prompt_tokens"] for it in results_of(done.out)] == [40]
+    assert "2 new tokens after 40 tokens of 1 prompt from standard input" in done.err
+    assert list(tmp_path.iterdir()) == []

@@ -71,12 +71,20 @@ def test_an_output_that_is_full(checkpoint, text):
     assert (done.returncode, done.stderr) == (1, "dsa: cannot write the output: No space left on device\n")
 
 
-def test_a_closed_output(checkpoint, text):
-    """Where there is no standard output, the run is done and nobody is told."""
-    command = [sys.executable, "-c", MAIN, "run", "--model", checkpoint("deepseek_v32"), "--prompt", text]
-    script = f"{shlex.join(map(str, command))} --max-new-tokens 3 >&-"
+def test_a_closed_output(checkpoint, text, tmp_path):
+    """Where there is no standard output to write to, nothing is run, and the exit code is that of a failed write."""
+    command = [sys.executable, "-c", MAIN, "run", "--model", checkpoint("deepseek_v32")]
+    script = f"{shlex.join(map(str, command))} --prompt {text} --max-new-tokens 3 >&-"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (1, "dsa: cannot write the output: standard output is closed\n")
+    # Results in a file without a report need none.
+    prompts, results = tmp_path / "prompts.jsonl", tmp_path / "results.jsonl"
+    prompts.write_text('{"prompt": "def area("}')
+    script = (
+        f"{shlex.join(map(str, command))} --prompts {prompts} --output {results} --no-report --max-new-tokens 2 >&-"
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stderr, len(results.read_text().splitlines())) == (0, "", 1)
 
 
 @pytest.mark.parametrize("text_to_terminal", [True, False])

@@ -15,6 +15,8 @@ from pydantic_settings import SettingsConfigDict
 
 from dsa_config import LiveSettings, TooLate, UnknownSetting, setting
 from dsa_config.changes import MOST_KEPT
+from dsa_config.moments import LEAST_KEPT
+from dsa_config.origins import caller_site
 from dsa_config.tracking import Stale
 
 
@@ -166,6 +168,92 @@ def test_a_moment_is_told_at_the_line_that_called_the_package_that_reads(monkeyp
     exec(compile("allocate()", "caller.py", "exec"), calls)
     with pytest.warns(TooLate, match=r"a cache was allocated at caller\.py:1;"):
         package.set(a=1)
+
+
+def test_a_moment_is_told_beyond_packages_that_call_for_their_users(monkeypatch):
+    """A framework runs the package for a user, whose line it is."""
+
+    class Called(LiveSettings):
+        model_config = SettingsConfigDict(env_prefix="CALLED_HERE_")
+        read_by = (__name__.partition(".")[0],)
+        called_by = ("framework",)
+        a: int = setting(0, effect="allocate")
+
+    package = own_live(Called)
+    framework = {"__name__": "framework.modules", "allocate": lambda: package.passed("allocate", "a cache was made")}
+    exec(compile("def forward():\n    allocate()", "modules.py", "exec"), framework)
+    exec(compile("\n\nforward()", "user.py", "exec"), {"__name__": "__main__", "forward": framework["forward"]})
+    with pytest.warns(TooLate, match=r"a cache was made at user\.py:3;"):
+        package.set(a=1)
+
+
+class Made:
+    """A cache, or a graph."""
+
+
+def test_a_moment_is_over_with_the_last_that_was_made_in_it():
+    """Then no change is too late for it, and an earlier one no longer is; also where it was left in a cycle."""
+    own, first, second = _fresh(), Made(), Made()
+    own.passed("allocate", "two caches were allocated", made=[first, second])
+    second.itself = second
+    del first
+    with pytest.warns(TooLate, match="two caches were allocated"):
+        own.set(b=True)
+    assert len(own.explain("b").warnings) == 1
+    del second
+    own.set(b=False)
+    assert own.explain("b").warnings == ()
+    assert own.history("b")[-1].new is False
+
+
+def test_of_moments_that_are_not_over_the_last_is_told():
+    """Also by explain, later on: not one that is over meanwhile, and none that passed after the change."""
+    own, old, new, later = _fresh(), Made(), Made(), Made()
+    own.passed("allocate", "the old cache was allocated", made=[old])
+    own.passed("allocate", "the new cache was allocated", made=[new])
+    with pytest.warns(TooLate, match="the new cache was allocated"):
+        own.set(b=True)
+    del new
+    (told,) = own.explain("b").warnings
+    assert "too late: the old cache was allocated at" in told
+    own.passed("allocate", "a later cache was allocated", made=[later])
+    assert own.explain("b").warnings == ()
+
+
+def test_a_moment_concerns_the_settings_that_decided_about_it():
+    """By any of their names; a change of another is not too late, and one that was too late stays so."""
+    own = _fresh()
+    own.passed("allocate", "the first cache was allocated", decided_by=["TRACKED_B"])
+    own.set(e=1)
+    with pytest.warns(TooLate, match="the first cache"):
+        own.set(b=True)
+    own.passed("allocate", "the second cache was allocated", decided_by=["e"])
+    assert len(own.explain("b").warnings) == 1
+    with pytest.warns(TooLate, match="the second cache"):
+        own.set(e=2)
+    with pytest.warns(TooLate, match="the first cache"):
+        own.set(b=False)
+    with pytest.raises(UnknownSetting):
+        own.passed("allocate", "a cache was allocated", decided_by=["nonsense"])
+    with pytest.raises(TypeError, match="weak reference to 'int'"):
+        own.passed("allocate", "a cache was allocated", made=[1])
+
+
+def test_moments_do_not_pile_up():
+    """Neither those that are over, nor those at which nothing was named; those that are not over all count."""
+    own, living = _fresh(), [Made() for _ in range(3 * LEAST_KEPT)]
+    for it in living:
+        own.passed("allocate", "a cache was allocated", made=[it])
+    for _ in range(20 * LEAST_KEPT):
+        own.passed("allocate", "a cache for a moment was allocated", made=[Made()])
+        own.passed("allocate", "something was allocated")
+    assert len(own._state.moments._passed) <= 6 * LEAST_KEPT + 1
+    own._state.moments.passed("capture", "a graph was captured", caller_site())
+    with pytest.warns(TooLate, match="something was allocated"):
+        own.set(b=True)
+    own._state.moments._passed.pop(("allocate", None))
+    with pytest.warns(TooLate, match="too late: a cache was allocated"):
+        own.set(b=False)
 
 
 def test_moments_can_be_forgotten_and_put_back():

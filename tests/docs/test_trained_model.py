@@ -62,6 +62,27 @@ def test_the_measurements_run(tmp_path):
     assert f"| dense | {losses['dense']:.4f} | 1.0000 |" in told
 
 
+@pytest.mark.parametrize(
+    ("script", "options", "words"),
+    [
+        ("evaluate.py", ["--json", "nowhere/card.json"], "--json nowhere/card.json: there is no folder nowhere"),
+        ("evaluate.py", ["--model", "nowhere"], "--model nowhere: nowhere"),
+        ("train.py", ["--scale", "nan"], "--scale nan: wanted a number above 0"),
+        ("train.py", ["--scale", "-1"], "--scale -1.0: wanted a number above 0"),
+        ("train.py", ["--workers", "-1"], "--workers -1: wanted 0 or more"),
+        ("train.py", ["--out", __file__], "File exists"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_work(scripts, monkeypatch, capsys, script, options, words):
+    """One sentence, exit 2."""
+    module = scripts(script.removesuffix(".py"))
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("topk", [None, 16])
 def test_what_is_trained_is_what_transformers_runs(scripts, topk):
     """The same logits, with dense attention and with a selection."""

@@ -21,6 +21,11 @@ from dsa_exec.integrations.transformers.bytes_tokenizer import BytesTokenizer
 CPU = torch.device("cpu")
 WRONG_SHAPE = r"the wrong shape for \S+indexer\S+ \(\[.*\] in the file, \[.*\] by config.json\) and"
 
+LEFT_OVER = (
+    r"the checkpoint has model.layers.1.input_layernorm.weight and \d+ more, for which the model by config.json has no "
+    r"place \(num_hidden_layers is 1\)"
+)
+
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
@@ -37,6 +42,12 @@ def change_config(folder: Path, **values) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+def cut_config(folder: Path) -> None:
+    document = json.loads((folder / "config.json").read_text())
+    layers = {name: value[:1] for name, value in document.items() if name.endswith("layer_types")}
+    change_config(folder, num_hidden_layers=1, **layers)
+
+
 def truncate(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -46,6 +57,14 @@ def drop_tensors(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if "layers.1.self_attn.indexer.w" not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def add_tensors(*names: str):
+    def change(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors") | {name: torch.zeros(3) for name in names}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
 
 
 def store_as(dtype: torch.dtype):
@@ -80,8 +99,15 @@ def remove(name: str):
         (write("config.json", "{"), "is not JSON: "),
         (write("config.json", "[]"), "is not a JSON object but a list"),
         (lambda folder: change_config(folder, quantization_config={"quant_method": "fp8"}), "as they were trained"),
-        (lambda folder: change_config(folder, index_topk=0), "index_topk is 0; wanted an integer of at least 1"),
+        (lambda folder: change_config(folder, index_topk=0), "index_topk is 0; wanted an integer from 1 to 4096"),
         (lambda folder: change_config(folder, index_topk=-1), "index_topk is -1; wanted"),
+        (lambda folder: change_config(folder, index_topk=4097), "index_topk is 4097; wanted an integer from 1 to 4096"),
+        (cut_config, LEFT_OVER),
+        (
+            add_tensors("lm_head.bias"),
+            "the checkpoint has lm_head.bias, for which the model by config.json has no place",
+        ),
+        (add_tensors("model.layers.2.enorm.weight"), "the checkpoint has model.layers.2.enorm.weight, for which"),
         (lambda folder: change_config(folder, dtype="float64"), "would be torch.float64; torch.float32, torch.bfloat1"),
         (store_as(torch.int8), r"holds lm_head.weight as I8 and \d+ more, and config.json has no quantization_config"),
         (store_as(torch.float8_e4m3fn), "holds lm_head.weight as F8_E4M3 and"),
@@ -95,6 +121,28 @@ def test_damage_is_told_in_a_sentence(folder, damage, words):
     with pytest.raises(CheckpointError, match=rf"^{re.escape(str(folder))}.*({words})") as caught:
         load_checkpoint(folder, CPU)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_draft_layers_are_left_out(folder):
+    """Layers after the last that join an embedding with a hidden state are no part of the model, as a note says."""
+    add_tensors("model.layers.2.eh_proj.weight", "model.layers.2.enorm.weight", "model.layers.3.eh_proj.weight")(folder)
+    loaded = load_checkpoint(folder, CPU)
+    assert [note for note in loaded.notes if "draft" in note] == [
+        "layer 2 of the checkpoint is a draft layer, which is left out",
+        "layer 3 of the checkpoint is a draft layer, which is left out",
+    ]
+    add_tensors("model.layers.1.eh_proj.weight")(folder)
+    with pytest.raises(CheckpointError, match=r"the checkpoint has model.layers.1.eh_proj.weight, for which"):
+        load_checkpoint(folder, CPU)
+
+
+def test_a_first_layer_that_shares_a_selection(tmp_path):
+    """There is none before it."""
+    folder = save_tiny(tmp_path, "glm_moe_dsa", indexer_types=["full", "shared"])
+    assert load_checkpoint(folder, CPU).model.config.indexer_types == ["full", "shared"]
+    change_config(folder, indexer_types=["shared", "full"])
+    with pytest.raises(CheckpointError, match=r"config.json: indexer_types\[0\] is 'shared'; wanted 'full'"):
+        load_checkpoint(folder, CPU)
 
 
 @pytest.mark.parametrize(("name", "words"), [("nowhere", "there is no such folder"), ("file", "is a file; wanted")])

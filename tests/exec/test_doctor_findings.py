@@ -222,10 +222,11 @@ def test_no_bad_value_is_the_end(setting, monkeypatch):
 def test_a_change_that_came_too_late_is_told(monkeypatch):
     """In a process that has allocated a cache: the format changed afterwards, which the cache does not follow."""
     assert settings.index_k_format == "fp8"
-    IndexKCache.allocate(1, device="cpu", model_dtype=torch.bfloat16)
+    cache = IndexKCache.allocate(1, device="cpu", model_dtype=torch.bfloat16)
     with pytest.warns(TooLate):
         settings.set(index_k_format="model")
     report = examine(CPU)
+    assert cache.layout.format == "fp8"
     assert troubles(report) == [("warning", "too-late", "index_k_format")]
     assert "too late: an index-K cache of 64 slots was allocated at" in report.troubles[0].message
     assert troubles(examine(CPU)) == troubles(report)  # to ask does not count as an allocation

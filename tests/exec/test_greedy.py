@@ -9,7 +9,7 @@ import torch
 from tiny_models import build, prompt
 
 from dsa_exec.core.errors import RangeError
-from dsa_exec.integrations.transformers.errors import NotFinite
+from dsa_exec.integrations.transformers import NotFinite
 from dsa_exec.integrations.transformers.greedy import Agreement, Continuation, agreement, continue_greedily
 
 

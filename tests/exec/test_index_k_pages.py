@@ -184,7 +184,7 @@ def test_t4_a_change_is_too_late_for_caches_that_are_there(monkeypatch, name, va
     """T4: reported with the line that allocated, honoured at the next allocation, and up to date again after it."""
     hw, _ = machine(triton="3.6.0", ahead_of_time=name.startswith("aiter"))
     with assumed(hw):
-        IndexKCache.allocate(100, **WHERE)
+        held = IndexKCache.allocate(100, **WHERE)
         assert getattr(settings, name) is False
         monkeypatch.setenv(variable, "1")
         with pytest.warns(TooLate) as caught:
@@ -193,7 +193,7 @@ def test_t4_a_change_is_too_late_for_caches_that_are_there(monkeypatch, name, va
         assert warning.startswith(
             f"{name} changed from False to True (from environment variable {variable}), too late: "
         )
-        assert f"an index-K cache of 100 slots was allocated at {__file__}:" in warning
+        assert f"an index-K cache of {held.slots} slots was allocated at {__file__}:" in warning
         assert warning.endswith(f"; it takes effect at {at}")
         assert settings.explain(name).warnings == (warning,)
         with settings.override(use_aiter=True):
@@ -204,11 +204,14 @@ def test_t4_a_change_is_too_late_for_caches_that_are_there(monkeypatch, name, va
 
 def test_formats_are_too_late_as_well():
     """Both caches say that they were allocated; an override is no change."""
-    MlaCache.allocate(64, **WHERE)
+    held = [MlaCache.allocate(64, **WHERE), IndexKCache.allocate(128, **WHERE)]
     with pytest.warns(TooLate, match="kv_format changed .*an MLA cache of 64 slots was allocated at"):
         settings.set(kv_format="model")
-    IndexKCache.allocate(64, **WHERE)
+    with pytest.warns(TooLate, match="index_k_format changed .*an index-K cache of 128 slots was allocated at"):
+        settings.set(index_k_format="model")
+    held.append(MlaCache.allocate(64, **WHERE))
     assert settings.explain("kv_format").warnings == ()
+    assert len(settings.explain("index_k_format").warnings) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with settings.override(index_k_format="model"):

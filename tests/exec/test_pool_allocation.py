@@ -238,10 +238,14 @@ def test_pages_that_no_kernel_of_the_device_takes():
 
 
 def test_allocation_is_a_moment_of_the_settings():
-    """After it a change of a setting that waits for allocation is reported as too late."""
-    pools_of(V32)
+    """After it a change of a setting that waits for allocation is reported as too late, while a cache is there."""
+    pools = pools_of(V32)
+    cache = pools.cache("index_k", 0)
+    del pools
     with pytest.warns(TooLate, match="pools of .* tokens were allocated"):
         settings.set(kv_format="model")
+    del cache
+    settings.set(kv_format="fp8")
 
 
 def test_a_plan_of_another_model_is_refused():

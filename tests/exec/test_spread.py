@@ -13,7 +13,7 @@ from tiny_models import NEW, UNQUANTISED, build, ours, prompt
 from torch import nn
 
 from dsa_config import settings
-from dsa_exec.integrations.transformers import CheckpointError, NotSupported, attached
+from dsa_exec.integrations.transformers import CheckpointError, NotSupported, attached, load_tiny, spread
 from dsa_exec.integrations.transformers.checkpoint import _require_on_devices
 from dsa_exec.integrations.transformers.greedy import continue_greedily
 from dsa_exec.integrations.transformers.spread import Mover, connect_layers
@@ -73,6 +73,15 @@ def test_hooks_of_accelerate_are_taken_out(kind, monkeypatch):
     assert continue_greedily(model, tokens, NEW).tokens == plain
     with settings.override(**UNQUANTISED):
         assert ours(model, tokens).tokens == plain
+
+
+@pytest.mark.parametrize("wanted", ["auto", {"": "cpu"}], ids=["auto", "dict"])
+def test_a_map_without_accelerate(monkeypatch, wanted):
+    """What lacks is named, with the extra that brings it, before anything is loaded."""
+    monkeypatch.setattr(spread, "is_accelerate_available", lambda: False)
+    words = r"^device_map needs accelerate 1.1 or newer, which spreads a model: pip install 'dsa\[spread\]'$"
+    with pytest.raises(NotSupported, match=words):
+        load_tiny(torch.device("cpu"), device_map=wanted)
 
 
 def placed(homes: dict[str, object], *parameters: torch.Tensor) -> types.SimpleNamespace:

@@ -156,6 +156,7 @@ def test_a_step_of_one_token_asks_nothing_of_the_device(monkeypatch, fixed):
     monkeypatch.setattr(Arguments, "values", lambda *_, **__: None)  # done on the CPU alone, as is the next
     monkeypatch.setattr(Arguments, "total", lambda _self, _lens, _name, given, **__: given)
     monkeypatch.setattr("dsa_exec.integrations.transformers.windows._check", lambda *_: None)
+    monkeypatch.setattr("dsa_exec.integrations.transformers.step.require_same_padding", lambda *_: None)
     model = build("deepseek_v32", first_k_dense_replace=2)  # experts look at where their tokens are
     mask = torch.ones(2, 72, dtype=torch.bool)
     mask[1, :30] = False
@@ -190,7 +191,7 @@ def test_pages_are_enough_and_shared_by_none(changes, batch):
     for change in changes:
         if change > 0:
             requests.make_room(batch, change, torch.device("cpu"))
-            requests.advance(change)
+            requests.advance(change, requests.pads)
         elif seen:
             requests.crop(change)
         seen = max(0, seen + change)

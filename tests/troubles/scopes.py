@@ -20,8 +20,9 @@ from troubles import produces
 @produces("TooLate")
 def a_format_after_the_cache(settings_set):
     settings_set(index_k_format="fp8")
-    IndexKCache.allocate(64, device="cpu", model_dtype=torch.bfloat16)
+    cache = IndexKCache.allocate(64, device="cpu", model_dtype=torch.bfloat16)
     settings_set(index_k_format="model")
+    del cache
 
 
 @produces("Stale")

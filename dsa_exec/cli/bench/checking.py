@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from dsa_exec.cli.bench.finite import is_finite, why_not_finite
 from dsa_exec.cli.bench.passes import Results, Text, read, read_plainly
 from dsa_exec.cli.bench.report import Check
 from dsa_exec.cli.bench.sides import UNQUANTISED, torch_reference
-from dsa_exec.integrations.transformers import DsaCache, attached
+from dsa_exec.integrations.transformers import DsaCache, NotFinite, attached
 
 PLAIN = "plain transformers"
 ON_TORCH = "our ops on torch, with the same formats"
@@ -39,19 +40,31 @@ class References:
         self._text = text
         self._known: dict[tuple[str, ...], Results] = {}
 
-    def check(self, results: Results, formats: Sequence[str]) -> tuple[Check, str | None]:
+    def check(self, results: Results, formats: Sequence[str]) -> tuple[Check | None, str | None]:
         """Compare results with caches in these formats.
 
         Returns:
             What was found, and what is wrong with it, in words.
+
+        Raises:
+            NotFinite: the model's logits are NaN or infinite on plain transformers, so that nothing can be judged.
         """
         quantised = any(it != UNQUANTISED for it in formats)
-        key = tuple(formats) if quantised else ()
-        if key not in self._known:
-            self._known[key] = self._read_on_torch(formats) if quantised else read_plainly(self._model, self._text)
+        reference = ON_TORCH if quantised else PLAIN
+        right = self._right(tuple(formats) if quantised else ())
+        if not is_finite(right):
+            plain = self._right(())
+            if not is_finite(plain):
+                raise NotFinite(why_not_finite(self._model, self._text, plain))
+            return None, f"the logits of {reference} are NaN or infinite, and those of {PLAIN} are not"
         is_short = self._model.dtype != torch.float32
-        allowed = ALLOWED[is_short, quantised]
-        return judge(self._known[key], results, self._text, ON_TORCH if quantised else PLAIN, allowed)
+        return judge(right, results, self._text, reference, ALLOWED[is_short, quantised])
+
+    def _right(self, formats: tuple[str, ...]) -> Results:
+        """What is right with caches in these formats; of none: on plain transformers."""
+        if formats not in self._known:
+            self._known[formats] = self._read_on_torch(formats) if formats else read_plainly(self._model, self._text)
+        return self._known[formats]
 
     def _read_on_torch(self, formats: Sequence[str]) -> Results:
         batch, tokens = self._text.prompt.shape
@@ -67,7 +80,7 @@ def judge(
     """Compare two results of one text.
 
     Args:
-        right: of the reference.
+        right: of the reference; its logits are finite.
         found: what is judged.
         text: that both read.
         reference: what to call it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,10 +30,13 @@ def bench(
         ),
     ] = None,
     decode_tokens: Annotated[
-        int, typer.Option(min=1, max=4096, metavar="N", help="Timed new tokens of each request and repetition.")
-    ] = 16,
-    batch: Annotated[int, typer.Option(min=1, max=4096, metavar="N", help="Requests at a time.")] = 1,
-    repetitions: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How often each is timed.")] = 5,
+        str | None,
+        typer.Option(
+            metavar="N", help="Timed new tokens of each request and repetition, up to 4096.", show_default="16"
+        ),
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="N", help="Requests at a time, up to 4096.")] = "1",
+    repetitions: Annotated[str, typer.Option(metavar="N", help="How often each is timed, up to 1000.")] = "5",
     a: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,10 +59,10 @@ def bench(
     device: Device = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw it: png, svg or pdf. Needs matplotlib.")
+        str | None, typer.Option(metavar="FILE", help="Draw it: png, svg or pdf. Needs matplotlib.")
     ] = None,
     json: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--json", metavar="FILE", help="Write the report as JSON, for programs; - for standard output."),
     ] = None,
 ) -> None:
@@ -87,7 +89,7 @@ def bench(
         device=device,
         dtype=dtype,
         plot=plot,
-        json_file=json,
+        json=json,
     )
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)

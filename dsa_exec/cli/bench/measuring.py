@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,17 +10,14 @@ import torch
 
 from dsa_exec.cli.bench.asked import Piece
 from dsa_exec.cli.bench.checking import References
-from dsa_exec.cli.bench.passes import Text, read, text_of
-from dsa_exec.cli.bench.report import Measured, Work
+from dsa_exec.cli.bench.failures import FailedRun, reason_of
+from dsa_exec.cli.bench.passes import Text, read_on, read_prompt, text_of
+from dsa_exec.cli.bench.report import Check, Measured, Phase, Work
 from dsa_exec.cli.bench.sides import Side
 from dsa_exec.cli.bench.timing import WARM_UPS, Runner, figure_of, ratio_of, time_in_turn
 from dsa_exec.cli.progress import late_progress
-from dsa_exec.core.errors import DsaError
 from dsa_exec.dispatch.trace import Trace, record_calls
-from dsa_exec.integrations.transformers import DsaCache, attached
-
-CHECKED_AFTER_PREFILL = 1
-"""Tokens that are read after a prompt whose prefill is timed: so much of the cache is checked, too."""
+from dsa_exec.integrations.transformers import DsaCache, NotFinite, attached
 
 
 class Bench:
@@ -30,31 +28,35 @@ class Bench:
         sides: one or two.
         passage: what is read.
         batch: requests.
-        decode_tokens: timed steps of a repetition of decode.
         repetitions: timed ones.
     """
 
-    def __init__(
-        self, loaded: Any, sides: Sequence[Side], *, passage: str, batch: int, decode_tokens: int, repetitions: int
-    ) -> None:
+    def __init__(self, loaded: Any, sides: Sequence[Side], *, passage: str, batch: int, repetitions: int) -> None:
         self._loaded = loaded
         self._sides = sides
         self._passage = passage
         self._batch = batch
-        self._decode_tokens = decode_tokens
         self._repetitions = repetitions
         self.done: list[Work] = []
 
     def run(self, pieces: Sequence[Piece]) -> None:
-        """Measure them all. After an interrupt, `done` has those that were whole."""
+        """Measure them all. After an interrupt, `done` has those that were whole.
+
+        Raises:
+            NotFinite: the model's logits are NaN or infinite, and nothing was done before that could be told.
+        """
         for piece in pieces:
             self.done.append(self._measured(piece))
             if self._loaded.model.device.type == "cuda":
-                torch.cuda.empty_cache()
+                with contextlib.suppress(RuntimeError):  # of a device that a backend has left unusable
+                    torch.cuda.empty_cache()
 
     def _measured(self, piece: Piece) -> Work:
-        steps = self._decode_tokens if piece.phase == "decode" else CHECKED_AFTER_PREFILL
-        text = text_of(self._loaded, self._passage, self._batch, piece.tokens, steps)
+        try:
+            text = text_of(self._loaded, self._passage, self._batch, piece.tokens, piece.steps)
+        except RuntimeError as error:  # of a device that a backend has left unusable
+            sides = [_untimed(side, reason_of(error)) for side in self._sides]
+            return Work(phase=piece.phase, tokens=piece.tokens, sides=sides, ratio=None)
         what = f"{piece.phase} {piece.tokens}"
         references = References(self._loaded.model, text)
         checked, runners = [], []
@@ -67,11 +69,15 @@ class Bench:
         if any(runner is None for runner in runners):
             return Work(phase=piece.phase, tokens=piece.tokens, sides=checked, ratio=None)
         ready = [runner for runner in runners if runner is not None]
-        with (
-            late_progress(what, WARM_UPS + self._repetitions) as advance,
-            attached(self._loaded.model),
-        ):
-            seconds = time_in_turn(ready, self._repetitions, advance)
+        try:
+            with (
+                late_progress(what, WARM_UPS + self._repetitions) as advance,
+                attached(self._loaded.model),
+            ):
+                seconds = time_in_turn(ready, self._repetitions, advance)
+        except FailedRun as error:
+            checked[error.number] = checked[error.number].model_copy(update={"wrong": str(error)})
+            return Work(phase=piece.phase, tokens=piece.tokens, sides=checked, ratio=None)
         tokens = self._batch * (piece.tokens if piece.phase == "prefill" else 1)
         sides = []
         for measured, runner, samples in zip(checked, ready, seconds, strict=True):
@@ -89,27 +95,39 @@ class Bench:
         """Read the text under a side's settings; the runner is there only if the results are right."""
         model = self._loaded.model
         room = text.prompt.shape[1] + text.following.shape[1]
-        trace, check = Trace(), None
+        traces: dict[Phase, Trace] = {"prefill": Trace(), "decode": Trace()}
+        check = None
         who = ""
         try:
-            with side.in_force(), attached(model), record_calls() as trace, torch.no_grad():
+            with side.in_force(), attached(model), torch.no_grad():
                 cache = DsaCache.for_model(model, max_tokens=room, batch_size=self._batch)
-                results = read(model, text, cache, [piece.tokens])
+                with record_calls() as traces["prefill"]:
+                    results = read_prompt(model, text, cache, [piece.tokens])
+                with record_calls() as traces["decode"]:
+                    results = read_on(model, text, cache, results)
             who = "the reference that it is checked against: "
             with torch.no_grad():
                 check, wrong = references.check(results, side.formats())
-        except (DsaError, torch.OutOfMemoryError) as error:
-            wrong = who + next(iter(str(error).splitlines()), type(error).__name__)
-        measured = Measured(
-            name=side.name,
-            wrong=wrong,
-            check=check,
-            backends=_backends(trace),
-            figure=None,
-            tokens_per_s=None,
-            peak_bytes=None,
-        )
+        except NotFinite as error:
+            if not self.done:
+                raise
+            wrong = reason_of(error)
+        except Exception as error:  # a backend may raise anything
+            wrong = who + reason_of(error)
+        measured = _untimed(side, wrong, check, traces[piece.phase])
         return measured, Runner(model, side, text, cache, piece.phase) if wrong is None else None
+
+
+def _untimed(side: Side, wrong: str | None, check: Check | None = None, trace: Trace | None = None) -> Measured:
+    return Measured(
+        name=side.name,
+        wrong=wrong,
+        check=check,
+        backends=_backends(trace or Trace()),
+        figure=None,
+        tokens_per_s=None,
+        peak_bytes=None,
+    )
 
 
 def _backends(trace: Trace) -> dict[str, str]:

@@ -67,14 +67,24 @@ def forward(model: Any, inputs: torch.Tensor, past: Any) -> torch.Tensor:
 
 def read(model: Any, text: Text, past: Any, chunks: list[int]) -> Results:
     """Read a prompt in chunks of so many rows, then the tokens after it."""
+    return read_on(model, text, past, read_prompt(model, text, past, chunks))
+
+
+def read_prompt(model: Any, text: Text, past: Any, chunks: list[int]) -> Results:
+    """Read a prompt in chunks of so many rows. Its results have the logits after it, [b, 1, vocabulary]."""
     selected: dict[int, torch.Tensor] = {}
     *before, last = text.prompt.split(chunks, 1)
     for inputs in before:
         forward(model, inputs, past)
     with _recorded(model, text, selected):
-        logits = [forward(model, last, past)]
-    logits += [forward(model, token, past) for token in text.following.split(1, 1)]
-    return Results(torch.stack(logits, 1).float().cpu(), selected)
+        logits = forward(model, last, past)
+    return Results(logits[:, None].float().cpu(), selected)
+
+
+def read_on(model: Any, text: Text, past: Any, prompt: Results) -> Results:
+    """Read the tokens after a prompt that has these results: those of both."""
+    logits = [forward(model, token, past) for token in text.following.split(1, 1)]
+    return Results(torch.cat((prompt.logits, torch.stack(logits, 1).float().cpu()), 1), prompt.selected)
 
 
 def read_plainly(model: Any, text: Text) -> Results:

@@ -14,31 +14,45 @@ from dsa_exec.cli.show_report import count
 COLORS = {"a": "#2a6f97", "b": "#c1440e"}
 
 
-def draw(report: ModelBenchReport, file: Path) -> None:
-    """Write the picture.
+def draw(report: ModelBenchReport, file: Path) -> bool:
+    """Write the picture, with a part for prompts and one for decode steps, as far as they were timed.
 
     Args:
         report: what was measured.
         file: where; its ending says the format.
+
+    Returns:
+        Whether there is one: not where nothing was timed.
 
     Raises:
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure as Picture
 
-    figure = Picture(figsize=(11, 4.5), layout="constrained")
-    prompts, steps = figure.subplots(1, 2)
-    _against_tokens(prompts, report, "prefill", lambda work, ms: 1e3 * report.batch * work.tokens / ms)
-    prompts.set_xlabel("tokens of the prompt")
-    prompts.set_ylabel("tokens a second")
-    prompts.set_title("prefill", fontsize=9)
-    _against_tokens(steps, report, "decode", lambda _, ms: ms)
-    steps.set_xlabel("tokens before")
-    steps.set_ylabel("milliseconds a step")
-    steps.set_title("decode", fontsize=9)
+    phases = phases_of(report)
+    if not phases:
+        return False
+    figure = Picture(figsize=(4 + 3.5 * len(phases), 4.5), layout="constrained")
+    for axes, phase in zip(figure.subplots(1, len(phases), squeeze=False)[0], phases, strict=True):
+        if phase == "prefill":
+            _against_tokens(axes, report, phase, lambda work, ms: 1e3 * report.batch * work.tokens / ms)
+            axes.set_xlabel("tokens of the prompt")
+            axes.set_ylabel("tokens a second")
+        else:
+            _against_tokens(axes, report, phase, lambda _, ms: ms)
+            axes.set_xlabel("tokens before")
+            axes.set_ylabel("milliseconds a step")
+        axes.set_title(phase, fontsize=9)
     requests = count(report.batch, "request")
     figure.suptitle(f"{report.model} on {report.device}, {report.dtype}, {requests}; bars: p10 to p90", fontsize=9)
     save(figure, file)
+    return True
+
+
+def phases_of(report: ModelBenchReport) -> list[Phase]:
+    """What there is to draw."""
+    both: tuple[Phase, ...] = ("prefill", "decode")
+    return [phase for phase in both if report.timed(phase)]
 
 
 def label_of(report: ModelBenchReport, name: str) -> str:
@@ -75,5 +89,4 @@ def _against_tokens(axes: Any, report: ModelBenchReport, phase: Phase, height: C
     axes.set_xticks(sorted(shown), [count_words(it) for it in sorted(shown)])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    if shown:
-        axes.legend(fontsize=8)
+    axes.legend(fontsize=8)

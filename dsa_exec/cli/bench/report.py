@@ -54,8 +54,8 @@ class Measured(_Part):
     name: Literal["a", "b"]
     wrong: Text | None = Field(description="What is wrong with its results; such work is not timed.")
     check: Check | None = Field(description="Null where it could not be run.")
-    backends: dict[str, str] = Field(description="The backends of each op that ran, apart by commas.")
-    figure: Figure | None = Field(description="Null where a side is wrong.")
+    backends: dict[str, str] = Field(description="The backends of each op that is timed, apart by commas.")
+    figure: Figure | None = Field(description="Null where a side is wrong, this or the other.")
     tokens_per_s: float | None = Field(description="Of all requests together.")
     peak_bytes: int | None = Field(description="The most that torch had allocated, the model included; null on a CPU.")
 
@@ -87,12 +87,18 @@ class ModelBenchReport(_Part):
     date: str
     batch: int
     repetitions: int
-    decode_tokens: int = Field(description="Timed steps of a repetition of decode.")
+    decode_tokens: int | None = Field(
+        description="Timed steps of a repetition of decode; null where nothing is decoded."
+    )
     snapshots: list[Snapshot]
     alike: bool = Field(description="There are two snapshots, of the same settings: their ratio is what chance does.")
     work: list[Work]
     interrupted: bool
     warnings: list[Text]
+
+    def timed(self, phase: Phase) -> bool:
+        """Whether there is a figure of this phase."""
+        return any(side.figure is not None for work in self.work if work.phase == phase for side in work.sides)
 
     @property
     def wrong(self) -> list[tuple[Work, Measured]]:

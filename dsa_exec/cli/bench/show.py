@@ -16,7 +16,7 @@ def show(report: ModelBenchReport) -> None:
         out.print(printable(line), soft_wrap=True)
     out.print()
     titles = ("work", "side", "median", "p10 to p90", "tokens/s", "peak", "b/a", "least to most", "checked against")
-    rows = [dict(zip(titles, row, strict=True)) for work in report.work for row in _rows(work)]
+    rows = [dict(zip(titles, row, strict=True)) for work in report.work for row in _rows(work, report.repetitions)]
     told = [title for title in titles if any(row[title] for row in rows)]
     out.print(table(tuple(told), (tuple(row[title] for title in told) for row in rows)))
     for line in (*_other_backends(report), *_wrong(report)):
@@ -28,10 +28,10 @@ def show(report: ModelBenchReport) -> None:
 def _what(report: ModelBenchReport) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items() if version is not None)
     yield f"{report.model} on {report.device}, {report.dtype}; {versions}"
-    yield (
-        f"{count(report.batch, 'request')} at a time, {count(report.repetitions, 'repetition')}, of decode "
-        f"{count(report.decode_tokens, 'token')} each"
-    )
+    times = f"{count(report.batch, 'request')} at a time, {count(report.repetitions, 'repetition')}"
+    if report.decode_tokens is not None:
+        times += f", of decode {count(report.decode_tokens, 'token')} each"
+    yield times
     for snapshot in report.snapshots:
         yield _snapshot(snapshot)
     if report.alike:
@@ -43,12 +43,13 @@ def _snapshot(snapshot: Snapshot) -> str:
     return f"{snapshot.name}: {settings or 'all settings at their defaults'}"
 
 
-def _rows(work: Work) -> Iterator[tuple[str, ...]]:
+def _rows(work: Work, repetitions: int) -> Iterator[tuple[str, ...]]:
     name = f"{work.phase} {work.tokens}"
     for side in work.sides:
         ratio, spread = "", ""
         if work.ratio is not None and side.name == "b":
-            ratio, spread = f"{work.ratio.median:.3f}", f"{work.ratio.least:.3f} to {work.ratio.most:.3f}"
+            ratio = f"{work.ratio.median:.3f}"
+            spread = f"{work.ratio.least:.3f} to {work.ratio.most:.3f}" if repetitions > 1 else "one repetition"
         yield name, side.name if len(work.sides) > 1 else "", *_timed(side), ratio, spread, _checked(side)
         name = ""
 
@@ -58,7 +59,8 @@ def _timed(side: Measured) -> tuple[str, ...]:
         return "not timed" if side.wrong is None else "wrong", "", "", ""
     it = side.figure
     peak = "" if side.peak_bytes is None else size(side.peak_bytes)
-    return f"{it.median_ms:.2f} ms", f"{it.p10_ms:.2f} to {it.p90_ms:.2f}", f"{side.tokens_per_s:.0f}", peak
+    spread = f"{it.p10_ms:.2f} to {it.p90_ms:.2f}" if it.samples > 1 else "one pass"
+    return f"{it.median_ms:.2f} ms", spread, f"{side.tokens_per_s:.0f}", peak
 
 
 def _checked(side: Measured) -> str:
@@ -69,10 +71,10 @@ def _checked(side: Measured) -> str:
 
 
 def _other_backends(report: ModelBenchReport) -> Iterator[str]:
-    """Ops that two sides ran on different backends."""
+    """Ops that two sides run on different backends."""
     told: set[str] = set()
     for work in report.work:
-        if len(work.sides) < 2:
+        if len(work.sides) < 2 or any(side.check is None for side in work.sides):  # one did not run to its end
             continue
         a, b = (side.backends for side in work.sides)
         told |= {

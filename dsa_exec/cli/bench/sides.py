@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from dsa_config import DSASettings, settings
 from dsa_config.declared import settings_of
+from dsa_config.errors import UnknownSetting
 from dsa_config.tools.assignments import read_assignments
 from dsa_config.tools.explanations import explain_all
 from dsa_exec.cli.bench.asked import BenchError
@@ -73,7 +74,7 @@ def sides_of(a: Sequence[str], b: Sequence[str] | None) -> list[Side]:
 
     Raises:
         SettingError: a text that is no assignment, or that its setting does not take.
-        BenchError: a setting of which a process can have one value only.
+        BenchError: a name that no setting has, or a setting of which a process can have one value only.
     """
     sides = [_side("a", a)]
     if b:
@@ -82,7 +83,10 @@ def sides_of(a: Sequence[str], b: Sequence[str] | None) -> list[Side]:
 
 
 def _side(name: Literal["a", "b"], texts: Sequence[str]) -> Side:
-    found = read_assignments(texts, f"--{name}")
+    try:
+        found = read_assignments(texts, f"--{name}")
+    except UnknownSetting as error:
+        raise BenchError(f"--{name}: {error}") from None
     for field in found.given:
         if settings_of(DSASettings)[field].effect == "process":
             raise BenchError(f"--{name} {field}: takes effect in the next process, and both sides are measured in one")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from dsa_exec.cli.bench.failures import FailedRun, reason_of
 from dsa_exec.cli.bench.passes import Text, forward
 from dsa_exec.cli.bench.report import Figure, Phase, Ratio
 from dsa_exec.cli.bench.sides import Side
@@ -82,12 +83,18 @@ def time_in_turn(
 
     Each repetition runs all of them, in one order and then in the other, so that what changes with time changes for
     all.
+
+    Raises:
+        FailedRun: one of them raised something.
     """
     samples: list[list[list[float]]] = [[] for _ in runners]
     for repetition in range(-WARM_UPS, repetitions):
         numbers = range(len(runners)) if repetition % 2 == 0 else reversed(range(len(runners)))
         for number in numbers:
-            seconds = runners[number].seconds()
+            try:
+                seconds = runners[number].seconds()
+            except Exception as error:  # a backend may raise anything
+                raise FailedRun(number, reason_of(error)) from None
             if repetition >= 0:
                 samples[number].append(seconds)
         on_repetition()

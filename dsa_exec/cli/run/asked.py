@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dsa_exec.cli.device_option import AUTO
 from dsa_exec.cli.model_option import Dtype, require_folder
 from dsa_exec.cli.run.errors import RunError
+from dsa_exec.cli.run.output_file import STANDARD_STREAM, require_writable
 
 if TYPE_CHECKING:
     from dsa_exec.integrations.transformers.sampling import Sampling
@@ -24,7 +25,7 @@ class Asked:
     Attributes:
         prompt: a file, or - for standard input.
         prompts: a file of JSON lines, or - for standard input.
-        output: where the results of `prompts` go.
+        output: a file for the results of `prompts`, or - for standard output.
         batch_size: how many of `prompts` at once.
         max_new_tokens: for each prompt that does not say it itself.
         model: a folder.
@@ -42,7 +43,7 @@ class Asked:
 
     prompt: str | None = None
     prompts: str | None = None
-    output: Path | None = None
+    output: str | None = None
     batch_size: int | None = None
     max_new_tokens: int = 1
     model: Path | None = None
@@ -67,6 +68,8 @@ class Asked:
             raise RunError(f"--device {self.device} and --device-map say both where the model goes: leave one out")
         if self.as_json and not self.report:
             raise RunError("--json prints the report, and --no-report leaves it out: leave one out")
+        if self.compare and self.prompts is None and not self.report:
+            raise RunError("--compare is told by the report, and --no-report leaves that out: leave one out")
 
     @property
     def compares(self) -> bool:
@@ -74,6 +77,21 @@ class Asked:
         if self.compare is not None:
             return self.compare
         return self.prompts is None and self.report
+
+    @property
+    def results_file(self) -> Path | None:
+        """The file that results of `prompts` go to; None: standard output."""
+        return None if self.output in (None, STANDARD_STREAM) else Path(self.output)
+
+    @property
+    def reports_on_stderr(self) -> bool:
+        """Whether the report goes to standard error, since results are on standard output."""
+        return self.prompts is not None and self.results_file is None
+
+    @property
+    def needs_stdout(self) -> bool:
+        """Whether anything goes to standard output: a text, results or a report."""
+        return self.prompts is None or self.results_file is None or self.report
 
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
@@ -89,15 +107,13 @@ class Asked:
             return
         if self.prompt is not None:
             raise RunError("--prompt and --prompts say both what to read: leave one out")
-        if self.as_json and self.output is None:
+        if self.as_json and self.results_file is None:
             raise RunError(
                 "--json and the results of --prompts would both go to standard output: name a file for the results "
                 "with --output"
             )
-        if self.output is not None and self.output.is_dir():
-            raise RunError(f"--output {self.output}: is a folder; wanted a file")
-        if self.output is not None and not self.output.parent.is_dir():
-            raise RunError(f"--output {self.output}: there is no folder {self.output.parent}")
+        if self.output is not None and self.output != STANDARD_STREAM:
+            require_writable(self.output, self.prompts)
 
     def _require_sampling(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,14 @@ import typer
 from dsa_exec.cli.device_option import AUTO, Device
 from dsa_exec.cli.model_option import Dtype, DtypeOption, Model
 from dsa_exec.cli.run.asked import Asked
+from dsa_exec.cli.run.numbers import number, whole_number
+
+# Numbers are texts here, so that what is no number is told in one sentence, by `numbers.py`.
+_Text = str | None
 
 SAMPLING = "Drawing tokens"
 SEVERAL = "Several prompts"
+MOST_SEED = 2**63 - 1
 
 
 def run(
@@ -20,7 +24,7 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="Text to continue, or - for standard input.", show_default="a text of ours"),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to add at most.")] = 64,
+    max_new_tokens: Annotated[str, typer.Option(metavar="N", help="How many tokens to add at most.")] = "64",
     model: Model = None,
     device: Device = AUTO,
     device_map: Annotated[
@@ -31,17 +35,16 @@ def run(
     ] = None,
     dtype: DtypeOption = Dtype.AUTO,
     temperature: Annotated[
-        float,
+        str,
         typer.Option(
             metavar="NUMBER",
             help="Draw tokens, with logits divided by this. 0: take the likeliest.",
             rich_help_panel=SAMPLING,
         ),
-    ] = 0.0,
+    ] = "0",
     sample_top_k: Annotated[
-        int | None,
+        _Text,
         typer.Option(
-            min=1,
             metavar="N",
             help="Draw among the N likeliest tokens. (How many positions the indexer selects is the model's.)",
             show_default="all",
@@ -49,7 +52,7 @@ def run(
         ),
     ] = None,
     top_p: Annotated[
-        float | None,
+        _Text,
         typer.Option(
             metavar="SHARE",
             help="Draw among the fewest likeliest tokens that have this probability together.",
@@ -58,10 +61,8 @@ def run(
         ),
     ] = None,
     seed: Annotated[
-        int | None,
+        _Text,
         typer.Option(
-            min=0,
-            max=2**63 - 1,
             metavar="N",
             help="Of the draws: the same seed gives the same text.",
             show_default="0",
@@ -79,18 +80,17 @@ def run(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
-            help="Where the results of --prompts go.",
+            help="Where the results of --prompts go, or - for standard output.",
             show_default="standard output; the report then goes to standard error",
             rich_help_panel=SEVERAL,
         ),
     ] = None,
     batch_size: Annotated[
-        int | None,
+        _Text,
         typer.Option(
-            min=1,
             metavar="N",
             help="Run N lines of --prompts at once, shorter ones padded.",
             show_default="1",
@@ -118,16 +118,16 @@ def run(
         prompt=prompt,
         prompts=prompts,
         output=output,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
+        batch_size=None if batch_size is None else whole_number("--batch-size", batch_size, least=1),
+        max_new_tokens=whole_number("--max-new-tokens", max_new_tokens, least=1),
         model=model,
         device=device,
         device_map=device_map,
         dtype=dtype,
-        temperature=temperature,
-        sample_top_k=sample_top_k,
-        top_p=top_p,
-        seed=seed,
+        temperature=number("--temperature", temperature),
+        sample_top_k=None if sample_top_k is None else whole_number("--sample-top-k", sample_top_k, least=1),
+        top_p=None if top_p is None else number("--top-p", top_p),
+        seed=None if seed is None else whole_number("--seed", seed, least=0, most=MOST_SEED),
         compare=compare,
         report=report,
         as_json=as_json,

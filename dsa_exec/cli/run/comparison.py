@@ -49,8 +49,8 @@ def compared(
     )
     plain.run(lambda _: on_token())
     theirs = plain[0]
-    stages.add("plain transformers, prefill", theirs.prefill_s)
-    stages.add("plain transformers, decode", theirs.decode_s)
+    stages.add("plain transformers, prefill", theirs.prefill_s, len(ids))
+    stages.add("plain transformers, decode", theirs.decode_s, len(theirs.tokens) - 1)
     with stages.stage("compare"):
         found = judge.agreement(theirs, ours, forced=forced)
     return AgreementWithPlain(

@@ -18,7 +18,7 @@ from dsa_exec.integrations.transformers.errors import NotFinite
 
 
 class ManyPrompts:
-    """Several prompts, in the order of their file. What is finished when an interrupt comes is written.
+    """Several prompts, in the order of their file. When an interrupt comes, what there is of those begun is written.
 
     Args:
         loaded: the model and its tokenizer.
@@ -72,10 +72,13 @@ class ManyPrompts:
                 agreed = self._compared(left[0], made) if self._asked.compares else None
                 self._write(left.pop(0), made, agreed)
                 advance()
-        except (KeyboardInterrupt, NotFinite):
+        except (KeyboardInterrupt, NotFinite) as error:
             for number in left:
+                made = ours.generation[number - numbers.start]
                 if ours.generation.is_done(number - numbers.start):
-                    self._write(number, ours.generation[number - numbers.start], None)
+                    self._write(number, made, None)
+                elif made.tokens and isinstance(error, KeyboardInterrupt):
+                    self._write(number, made, None, is_whole=False)
             raise
 
     def _compared(self, number: int, made: Continuation) -> AgreementWithPlain:
@@ -93,14 +96,16 @@ class ManyPrompts:
         self.alike += found.same_tokens
         return found
 
-    def _write(self, number: int, made: Continuation, agreed: AgreementWithPlain | None) -> None:
+    def _write(
+        self, number: int, made: Continuation, agreed: AgreementWithPlain | None, *, is_whole: bool = True
+    ) -> None:
         self._lines.write(
             PromptResult(
                 id=self._prompts[number].name,
                 prompt_tokens=len(self._ids[number]),
                 tokens=made.tokens,
                 text=self._loaded.tokenizer.decode(made.tokens, skip_special_tokens=True),
-                stopped="end" if made.ended else "length",
+                stopped="interrupted" if not is_whole else "end" if made.ended else "length",
                 agreement=agreed,
             )
         )

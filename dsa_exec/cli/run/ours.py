@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ class Ours:
         record: bool,
     ) -> None:
         self._model = model
+        self._read_tokens = sum(map(len, prompts))
         room = max(map(len, prompts)) + max(max_new_tokens)
         choose = [sampling.chooser(first_request + number) for number in range(len(prompts))]
         with attached(model):
@@ -47,9 +49,20 @@ class Ours:
             stages: where to count the time, also of a part.
             on_token: hears the number of a prompt within the batch after each of its tokens.
         """
+        start = time.perf_counter()
         try:
             with attached(self._model):
                 self.generation.run(on_token)
         finally:
-            stages.add("prefill", self.generation.prefill_s)
-            stages.add("decode", self.generation.decode_s)
+            self._count(stages, time.perf_counter() - start)
+
+    def _count(self, stages: Stages, spent_s: float) -> None:
+        """Count whole passes with their tokens, and the time of one that was interrupted without any."""
+        made = self.generation
+        if not made.prefill_s:
+            stages.add("prefill", spent_s)
+            return
+        stages.add("prefill", made.prefill_s, self._read_tokens)
+        stages.add("decode", made.decode_s, sum(max(len(tokens) - 1, 0) for tokens in made.tokens))
+        if not all(made.is_done(request) for request in range(len(made.tokens))):
+            stages.add("decode", max(spent_s - made.prefill_s - made.decode_s, 0.0))

@@ -15,6 +15,9 @@ KEYS = (PROMPT, ID, MAX_NEW_TOKENS)
 MOST_NAMED = 8
 """How many further bad lines are told by number."""
 
+MOST_SHOWN = 40
+"""How many characters of a bad value are shown."""
+
 
 class BadLines(RunError):
     """Lines of a file of prompts that cannot be used: `source`, and `reasons` by line number."""
@@ -75,7 +78,7 @@ def _lines(raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(line.decode("utf-8"))
+        document = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise _Wrong(f"is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -84,6 +87,16 @@ def _parsed(line: bytes) -> dict[str, Any]:
         raise _Wrong(f"is not JSON that can be read: {error}") from None
     if not isinstance(document, dict):
         raise _Wrong(f"is not a JSON object but {_kind(document)}")
+    return document
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which may not say two things under one name: the first would be lost."""
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise _Wrong(f"{key!r} is there twice")
+        document[key] = value
     return document
 
 
@@ -96,7 +109,7 @@ def _prompt(source: str, number: int, document: dict[str, Any], max_new_tokens: 
         raise _Wrong(f"has no {PROMPT!r}; {_allowed()}")
     text, name, wanted = document[PROMPT], document.get(ID, number), document.get(MAX_NEW_TOKENS, max_new_tokens)
     if not isinstance(text, str):
-        raise _Wrong(f"{PROMPT} is {_kind(text)}; wanted text")
+        raise _Wrong(f"{PROMPT} is {_told(text)}; wanted text")
     if not text.strip():
         raise _Wrong(f"{PROMPT} holds no text")
     try:
@@ -104,14 +117,19 @@ def _prompt(source: str, number: int, document: dict[str, Any], max_new_tokens: 
     except UnicodeEncodeError as error:
         raise _Wrong(f"{PROMPT} is no text: half a character at position {error.start}") from None
     if not isinstance(name, str | int) or isinstance(name, bool):
-        raise _Wrong(f"{ID} is {_kind(name)}; wanted text or a whole number")
+        raise _Wrong(f"{ID} is {_told(name)}; wanted text or a whole number")
     if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
-        raise _Wrong(f"{MAX_NEW_TOKENS} is {json.dumps(wanted)[:40]}; wanted a whole number of at least 1")
+        raise _Wrong(f"{MAX_NEW_TOKENS} is {_told(wanted)}; wanted a whole number of at least 1")
     return Prompt(source, name, text, wanted)
 
 
 def _allowed() -> str:
     return f"a line has {PROMPT!r}, and may have {ID!r} and {MAX_NEW_TOKENS!r}"
+
+
+def _told(value: Any) -> str:
+    """A value as JSON writes it, the beginning of a long one."""
+    return json.dumps(value)[:MOST_SHOWN]
 
 
 def _kind(value: Any) -> str:

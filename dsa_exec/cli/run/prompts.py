@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dsa_exec.cli.run.errors import RunError
+from dsa_exec.cli.show_report import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ def tokens_of(loaded: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
         ids: list[int] = loaded.tokenizer.encode(prompt.text)
         if len(ids) + prompt.max_new_tokens > longest:
             raise RunError(
-                f"{prompt.source}: {len(ids)} tokens and {prompt.max_new_tokens} new ones are more than the model's "
-                f"{longest} positions"
+                f"{prompt.source}: {count(len(ids), 'token')} and {count(prompt.max_new_tokens, 'new one')} are more "
+                f"than the model's {longest} positions"
             )
         if not ids:
             raise RunError(f"{prompt.source}: the tokenizer of {loaded.name} makes no token of it")

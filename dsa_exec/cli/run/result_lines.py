@@ -16,22 +16,30 @@ class ResultLines:
     """Writes results as JSON lines. A line is written whole, and at once.
 
     Args:
-        stream: where to; None: nowhere, since standard output is closed.
+        stream: where to.
+        name: of its file, for an error; None: it has none.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO, name: str | None = None) -> None:
         self._stream = stream
-        self.count = 0
+        self._name = name
+        self.finished = 0
         self.new_tokens = 0
 
     def write(self, result: PromptResult) -> None:
-        """Write one result."""
+        """Write one result.
+
+        Raises:
+            OSError: it cannot be written. Names the file.
+        """
         line = json.dumps(result.model_dump(mode="json"), allow_nan=False) + "\n"
-        self.count += 1
+        self.finished += result.stopped != "interrupted"
         self.new_tokens += len(result.tokens)
-        if self._stream is not None:
+        try:
             self._stream.write(line)
             self._stream.flush()
+        except OSError as error:  # the system names the file only where it cannot be opened
+            raise OSError(error.errno, error.strerror, self._name) from None
 
 
 @contextlib.contextmanager
@@ -44,5 +52,9 @@ def result_lines(file: Path | None) -> Iterator[ResultLines]:
     if file is None:
         yield ResultLines(sys.stdout)
         return
-    with file.open("w", encoding="utf-8") as stream:
-        yield ResultLines(stream)
+    stream = file.open("w", encoding="utf-8")
+    try:
+        yield ResultLines(stream, str(file))
+    finally:
+        with contextlib.suppress(OSError):  # each line was flushed: what cannot be written now was told then
+            stream.close()

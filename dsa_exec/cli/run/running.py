@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import sys
@@ -13,12 +14,14 @@ from dsa_config import Explanation, settings
 from dsa_config.tools.explanations import explain_all
 from dsa_config.tools.printing import console
 from dsa_exec.cli.model_option import require_transformers
-from dsa_exec.cli.report import RunReport, SamplingInUse, SettingInForce
+from dsa_exec.cli.report import CacheFormats, RunReport, SamplingInUse, SettingInForce
 from dsa_exec.cli.run.asked import Asked
+from dsa_exec.cli.run.paths import require_paths
 from dsa_exec.cli.run.prompt_lines import read_prompts
 from dsa_exec.cli.run.prompts import Prompt, read_prompt, source_of, tokens_of
 from dsa_exec.cli.run.stages import Stages
 from dsa_exec.cli.show_report import show
+from dsa_exec.cli.unknown_names import unknown_name_warnings
 
 
 def run_as_asked(asked: Asked) -> bool:
@@ -28,7 +31,10 @@ def run_as_asked(asked: Asked) -> bool:
         SettingError, DsaError: what was asked for cannot be run.
         OSError: the output cannot be written.
     """
+    if asked.needs_stdout and sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
     in_force = explain_all(changed_only=True)  # before anything slow: a bad setting is told at once
+    warnings = [*(told for it in in_force for told in it.warnings), *unknown_name_warnings()]
     if asked.prompts is None:
         prompts = [read_prompt(asked.prompt, asked.max_new_tokens)]
     else:
@@ -38,17 +44,18 @@ def run_as_asked(asked: Asked) -> bool:
     stages = Stages()
     with stages.stage("import"):
         require_transformers("dsa run")
+        require_paths()
         from dsa_exec.cli.model_loading import load_model
     with stages.stage("load"):
         loaded = load_model(asked.model, asked.device, asked.dtype, asked.device_map)
     ids = tokens_of(loaded, prompts)
-    report, interrupted = _run(asked, loaded, prompts, ids, in_force, stages)
+    report, interrupted = _run(asked, loaded, prompts, ids, in_force, warnings, stages)
     if asked.as_json:
         print(json.dumps(report.model_dump(mode="json"), indent=2, allow_nan=False), flush=True)
     elif asked.report:
         if asked.prompts is None:
             print()
-        show(report, console(stderr=asked.prompts is not None and asked.output is None))  # where results are not
+        show(report, console(stderr=asked.reports_on_stderr))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return interrupted
@@ -60,6 +67,7 @@ def _run(
     prompts: list[Prompt],
     ids: list[list[int]],
     in_force: list[Explanation],
+    warnings: list[str],
     stages: Stages,
 ) -> tuple[RunReport, bool]:
     """Run all prompts, until an interrupt if there is one."""
@@ -68,6 +76,7 @@ def _run(
     from dsa_exec.cli.run.one_prompt import OnePrompt
     from dsa_exec.cli.run.result_lines import result_lines
     from dsa_exec.cli.run.traced import backends_in_use, logits_use
+    from dsa_exec.cli.versions import versions_on
     from dsa_exec.dispatch.trace import record_calls
 
     with contextlib.ExitStack() as stack:
@@ -82,18 +91,20 @@ def _run(
                 "tokens": tokens,
                 "text": one.text_of(tokens),
                 "agreement": one.agreement,
+                "compared": None,
                 "alike": None,
             }
         else:
-            lines = stack.enter_context(result_lines(asked.output))
+            lines = stack.enter_context(result_lines(asked.results_file))
             many = ManyPrompts(loaded, prompts, ids, asked, stages, lines)
             interrupted = _is_interrupted(many.run)
             what = {
-                "finished": lines.count,
+                "finished": lines.finished,
                 "new_tokens": lines.new_tokens,
                 "tokens": None,
                 "text": None,
                 "agreement": None,
+                "compared": many.compared if asked.compares else None,
                 "alike": many.alike if asked.compares else None,
             }
     drawn = asked.sampling()
@@ -101,16 +112,19 @@ def _run(
         model=loaded.name,
         device=device_names(loaded.model),
         dtype=dtype_name(loaded.model),
+        versions=versions_on(loaded.model.device),
         notes=list(loaded.notes),
         prompt=prompts[0].source if asked.prompts is None else source_of(asked.prompts),
         prompts=len(prompts),
+        max_new_tokens=asked.max_new_tokens,
         prompt_tokens=sum(map(len, ids)),
         interrupted=interrupted,
         sampling=None
         if drawn.is_greedy
         else SamplingInUse(temperature=drawn.temperature, top_k=drawn.top_k, top_p=drawn.top_p, seed=drawn.seed),
         settings=[SettingInForce(name=it.name, value=it.value, source=it.source, origin=it.origin) for it in in_force],
-        warnings=[warning for it in in_force for warning in it.warnings],
+        warnings=warnings,
+        caches=CacheFormats(index_k=settings.index_k_format, kv=settings.kv_format),
         backends=backends_in_use(trace),
         logits=logits_use(trace),
         stages=stages.done,

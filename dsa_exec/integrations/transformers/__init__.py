@@ -10,7 +10,7 @@ from transformers.utils import logging
 from dsa_exec.integrations.transformers.cache import DsaCache
 from dsa_exec.integrations.transformers.checkpoint import Loaded, load_checkpoint, load_tiny
 from dsa_exec.integrations.transformers.enabling import attached, disable, enable, is_enabled
-from dsa_exec.integrations.transformers.errors import CheckpointError, NotSupported
+from dsa_exec.integrations.transformers.errors import CheckpointError, NotFinite, NotSupported
 
 
 def be_quiet() -> None:
@@ -23,6 +23,7 @@ __all__ = [
     "CheckpointError",
     "DsaCache",
     "Loaded",
+    "NotFinite",
     "NotSupported",
     "attached",
     "be_quiet",

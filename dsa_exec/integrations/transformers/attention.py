@@ -13,6 +13,7 @@ from dsa_exec.integrations.transformers.cache import layer_of
 from dsa_exec.integrations.transformers.cache_layer import DsaCacheLayer
 from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.integrations.transformers.indexer import INDEXERS, DsaIndexer, Rotate
+from dsa_exec.integrations.transformers.own_config import remember
 from dsa_exec.integrations.transformers.plain import require_plain
 from dsa_exec.integrations.transformers.windows import require_windows
 from dsa_exec.ops.kv_store import kv_store
@@ -55,6 +56,7 @@ class DsaAttention(nn.Module):
     kv_lora_rank: int
     v_head_dim: int
     scaling: float
+    attention_dropout: float
     q_a_proj: nn.Linear
     q_a_layernorm: nn.Module
     q_b_proj: nn.Linear
@@ -72,8 +74,10 @@ class DsaAttention(nn.Module):
         super().__init__(config, layer_idx)  # transformers' class comes next
         if self.indexer is not None and type(self.indexer) in INDEXERS:
             self.indexer.__class__ = INDEXERS[type(self.indexer)]
-        if config._attn_implementation == THEIRS:
-            config._attn_implementation = NAME
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        remember(self.config)  # of a copy, or from a pickle
 
     def forward(
         self,
@@ -103,11 +107,17 @@ class DsaAttention(nn.Module):
             The output [b, q, hidden], None (no attention weights), and for GLM the selection, None in a dense pass.
 
         Raises:
-            NotSupported: another cache or another mask than ours. In a backward pass: the cache is FP8.
+            NotSupported: another cache or another mask than ours; in training, attention dropout. In a backward pass:
+                the cache is FP8.
         """
         if kwargs.get("output_attentions"):
             raise NotSupported("output_attentions: attention weights are not kept; disable(model) first")
         passed = hidden_states, position_embeddings, attention_mask, past_key_values, prev_topk_indices
+        if self.training and self.attention_dropout > 0:
+            raise NotSupported(
+                f"attention_dropout is {self.attention_dropout}, and our attention drops nothing in training: make the "
+                "model with attention_dropout=0, or disable(model) first"
+            )
         if torch.compiler.is_compiling() and not _is_traceable(hidden_states, past_key_values):
             return _outside_graphs(self, *passed)
         return self._attend(*passed)
@@ -150,7 +160,7 @@ class DsaAttention(nn.Module):
             attended = _NoGradientPasses.apply(attended)
         out = torch.einsum("rhc,hvc->rhv", attended, up_v)
         out = self.o_proj(out.reshape(batch, new_tokens, -1))
-        layer_cache.finish(new_tokens)
+        layer_cache.finish(step)
         return (out, None, selected) if self.returns_selection else (out, None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers.cache_utils import Cache, DynamicCache, StaticCache
 
@@ -15,6 +16,7 @@ from dsa_exec.core.checks import Arguments
 from dsa_exec.core.errors import RangeError
 from dsa_exec.integrations.transformers.cache_layer import NO_OFFLOADING, DsaCacheLayer, TokenVectors
 from dsa_exec.integrations.transformers.errors import NotSupported
+from dsa_exec.integrations.transformers.model_shape import require_shape, shape_of
 from dsa_exec.integrations.transformers.requests import PagedRequests
 
 MODEL_TYPES = ("deepseek_v32", "glm_moe_dsa")
@@ -41,7 +43,11 @@ class DsaCache(Cache):
 
     @property
     def page_table(self) -> torch.Tensor:
-        """int32 [b, pages], the pages of each request in order."""
+        """int32 [b, pages], the pages of each request in order.
+
+        Raises:
+            NotSupported: the cache grows, and no pass has used it.
+        """
         return self.requests.page_table
 
     @page_table.setter
@@ -50,7 +56,11 @@ class DsaCache(Cache):
 
     @property
     def index_page_table(self) -> torch.Tensor:
-        """int32 [b, pages], the same slots as in `page_table`, under the pages of the index-K caches."""
+        """int32 [b, pages], the same slots as in `page_table`, under the pages of the index-K caches.
+
+        Raises:
+            NotSupported: the cache grows, and no pass has used it.
+        """
         return self.requests.index_page_table
 
     @classmethod
@@ -69,13 +79,14 @@ class DsaCache(Cache):
             hadamard: rotate index keys and queries before they are quantised (fp8 format).
 
         Raises:
-            NotSupported: another model.
+            NotSupported: another model, or no model; with `max_tokens`: `hadamard` where index keys are not quantised.
             RangeError: no room for a token or a request; a number of requests for a cache that grows.
+            DtypeError: `hadamard` is no bool.
             LayoutError: the model's geometry does not fit a format.
         """
-        if model.config.model_type not in MODEL_TYPES:
-            raise NotSupported(f"model_type={model.config.model_type!r}: {' and '.join(MODEL_TYPES)} are supported")
+        _require_model(model)
         args = Arguments("DsaCache.for_model")
+        args.kind(hadamard, "hadamard", bool)
         if max_tokens is not None:
             args.number(max_tokens, "max_tokens", low=1)
             args.number(1 if batch_size is None else batch_size, "batch_size", low=1)
@@ -83,7 +94,7 @@ class DsaCache(Cache):
             wanted = "None: a cache without max_tokens has as many requests as its first pass"
             raise RangeError("DsaCache.for_model", "batch_size", f"is {batch_size!r}", wanted)
         config = model.config
-        requests = PagedRequests(config.index_topk, max_tokens=max_tokens)
+        requests = PagedRequests(config.index_topk, max_tokens=max_tokens, made_for=shape_of(config))
         modules = list(getattr(model, "model", model).layers)[: config.num_hidden_layers]
         layers = []
         for index, module in enumerate(modules):
@@ -113,11 +124,13 @@ def layer_of(cache: Any, index: int, windows: torch.Tensor, config: Any, *, runs
         runs_indexer: whether the layer has an indexer.
 
     Raises:
-        NotSupported: another cache, or one that another attention has filled.
+        NotSupported: another cache, or one that another attention has filled or that was made for another model.
     """
     if cache is None:
         return _layer_without_cache(windows, TokenVectors.of(config, runs_indexer=runs_indexer), config.index_topk)
     layers: list[Any] = getattr(cache, "layers", [])  # other classes of transformers have none
+    if index == 0 and layers and isinstance(layers[0], DsaCacheLayer):
+        require_shape(layers[0].requests.made_for, config)
     if index < len(layers) and isinstance(layers[index], DsaCacheLayer):
         return cast("DsaCacheLayer", layers[index])
     if type(cache) not in (DynamicCache, StaticCache):
@@ -131,13 +144,24 @@ def layer_of(cache: Any, index: int, windows: torch.Tensor, config: Any, *, runs
     if theirs is not None and theirs.get_seq_length() > 0:
         raise NotSupported("past_key_values was filled by another attention: pass an empty cache")
     if index == 0:
-        requests = PagedRequests(config.index_topk, max_tokens=getattr(theirs, "max_cache_len", None))
+        room = getattr(theirs, "max_cache_len", None)
+        requests = PagedRequests(config.index_topk, max_tokens=room, made_for=shape_of(config))
     else:
         requests = layers[0].requests
     vectors = TokenVectors.of(config, runs_indexer=runs_indexer)
     ours = DsaCacheLayer(requests, vectors, is_first=index == 0, is_last=index == config.num_hidden_layers - 1)
     layers[index : index + 1] = [ours]
     return ours
+
+
+def _require_model(target: Any) -> None:
+    if not isinstance(target, nn.Module) or not hasattr(target, "config"):
+        came = f"the class {target.__name__}" if isinstance(target, type) else f"of the class {type(target).__name__}"
+        came = repr(target) if isinstance(target, str) else came
+        raise NotSupported(f"model is {came}: DsaCache.for_model takes a model of transformers")
+    kind = getattr(target.config, "model_type", None)
+    if kind not in MODEL_TYPES:
+        raise NotSupported(f"model_type={kind!r}: {' and '.join(MODEL_TYPES)} are supported")
 
 
 _without_cache: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
+from dsa_config import settings
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.caches.mla_cache import MlaCache
+from dsa_exec.core.checks import Arguments
+from dsa_exec.core.errors import RangeError
 from dsa_exec.integrations.transformers.errors import NotSupported
-from dsa_exec.integrations.transformers.requests import PagedRequests, hold_address
+from dsa_exec.integrations.transformers.requests import PagedRequests
+from dsa_exec.integrations.transformers.static_address import hold_address
 from dsa_exec.integrations.transformers.step import PAGE_TOKENS, Step
 from dsa_exec.layouts.paging import pages_for
 
@@ -97,6 +102,7 @@ class DsaCacheLayer(CacheLayerMixin):
 
         Raises:
             RangeError: more requests or tokens than there is room for.
+            NotSupported: the pass says of its padding other than those before.
             LayoutError: the model's geometry does not fit a format.
             UnsupportedPath: a setting names a way of attending that this pass cannot take.
         """
@@ -110,18 +116,21 @@ class DsaCacheLayer(CacheLayerMixin):
         assert self.mla is not None
         return self.requests.step(windows, self.mla.layout)
 
-    def finish(self, new_tokens: int) -> None:
+    def finish(self, step: Step) -> None:
         """Say that the layer has attended, after which the last one counts the tokens."""
         if self.is_last:
-            self.requests.advance(new_tokens)
+            self.requests.advance(step.context_lens.shape[1], step.pads)
 
     def allocate(self, dtype: torch.dtype, device: torch.device) -> None:
         """Allocate in the formats that `index_k_format` and `kv_format` say now, index keys in pages as decided.
 
         Raises:
             LayoutError: the geometry does not fit a format.
+            NotSupported: index keys are to be rotated, and kept in a format that is not quantised.
         """
         slots, vectors = self.requests.slots, self.vectors
+        if vectors.hadamard and vectors.index_dim is not None and settings.index_k_format == "model":
+            raise NotSupported("hadamard=True rotates index keys to quantise them, and index_k_format=model does not")
         where: dict[str, Any] = {"model_dtype": dtype, "device": device}
         latents: dict[str, Any] = {
             "latent_dim": vectors.latent_dim,
@@ -205,9 +214,14 @@ class DsaCacheLayer(CacheLayerMixin):
 
         Args:
             tokens_to_remove: how many, as a negative number; a positive one says how many stay, as it once did.
+
+        Raises:
+            RangeError: no whole number.
         """
+        if isinstance(tokens_to_remove, bool) or not hasattr(tokens_to_remove, "__index__"):
+            raise RangeError("DsaCache.crop", "tokens_to_remove", f"is {tokens_to_remove!r}", "an integer")
         if self.is_first:
-            self.requests.crop(tokens_to_remove)
+            self.requests.crop(operator.index(tokens_to_remove))
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Give each request the tokens of another, in all layers: a beam goes on from the one that it came from."""
@@ -217,20 +231,32 @@ class DsaCacheLayer(CacheLayerMixin):
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Have each request several times, in all layers.
 
+        Args:
+            repeats: how many times.
+
         Raises:
+            RangeError: not even once.
             NotSupported: the cache is of fixed size.
         """
+        Arguments("DsaCache.batch_repeat_interleave").number(repeats, "repeats", low=1)
         if self.is_first:
             self.requests.choose(torch.arange(self.batch_size).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep some requests, in all layers.
 
+        Args:
+            indices: int [n] or bool [b], which.
+
         Raises:
+            RangeError: none at all.
             NotSupported: the cache is of fixed size.
         """
         if self.is_first:
-            self.requests.choose(torch.arange(self.batch_size)[indices.cpu()])
+            chosen = torch.arange(self.batch_size)[indices.cpu()]
+            if len(chosen) == 0:
+                raise RangeError("DsaCache.batch_select_indices", "indices", "name no request", "one request at least")
+            self.requests.choose(chosen)
 
     def offload(self) -> NoReturn:
         """Refused."""

@@ -15,8 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from dsa_exec.core.checks import FLOAT_DTYPES
 from dsa_exec.integrations.transformers.bytes_tokenizer import BYTE_TOKENS, BytesTokenizer
 from dsa_exec.integrations.transformers.cache import MODEL_TYPES
+from dsa_exec.integrations.transformers.completeness import first_of, require_whole
+from dsa_exec.integrations.transformers.configuration import wrong_in
 from dsa_exec.integrations.transformers.errors import CheckpointError
-from dsa_exec.integrations.transformers.spread import connect_layers
+from dsa_exec.integrations.transformers.spread import connect_layers, require_accelerate
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 STORED_DTYPES = ("F64", "F32", "BF16", "F16")
@@ -55,9 +57,12 @@ def load_checkpoint(
         device_map: how accelerate is to spread the model, such as "auto"; `device` is then not looked at.
 
     Raises:
-        CheckpointError: it cannot be loaded whole, is not of a supported model type, or does not fit on the devices of
-            a map.
+        CheckpointError: it cannot be loaded whole, is not of a supported model type or has weights that the model by
+            config.json has no place for, or it does not fit on the devices of a map.
+        NotSupported: `device_map` without accelerate.
     """
+    if device_map is not None:
+        require_accelerate()
     path = Path(path)
     config = _config(path)
     _require_float_weights(path)
@@ -77,22 +82,14 @@ def load_checkpoint(
     if model.dtype not in FLOAT_DTYPES:
         wanted = ", ".join(map(str, FLOAT_DTYPES))
         raise CheckpointError(f"{path}: the model would be {model.dtype}; {wanted} are supported")
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise CheckpointError(f"{path}: the checkpoint lacks {_first_of(missing)}")
-    mismatched = [
-        f"{name} ({list(stored)} in the file, {list(wanted)} by config.json)"
-        for name, stored, wanted in sorted(info["mismatched_keys"])
-    ]
-    if mismatched:
-        raise CheckpointError(f"{path}: the checkpoint has the wrong shape for {_first_of(mismatched)}")
+    left_out = require_whole(path, info, config.num_hidden_layers)
     if device_map is None:
         model.to(device)
     else:
         _require_on_devices(path, model)
         connect_layers(model)
     tokenizer, notes = _tokenizer(path, config)
-    return Loaded(model.eval(), tokenizer, str(path), notes)
+    return Loaded(model.eval(), tokenizer, str(path), (*left_out, *notes))
 
 
 def _require_on_devices(path: Path, model: Any) -> None:
@@ -100,7 +97,7 @@ def _require_on_devices(path: Path, model: Any) -> None:
     homes = {str(name): str(home) for name, home in getattr(model, "hf_device_map", {}).items()}
     left = [name for name, home in homes.items() if home in OFFLOADED and set(homes.values()) != {home}]
     if left or any(parameter.is_meta for parameter in model.parameters()):
-        named = _first_of(left) if left else "part of the model"
+        named = first_of(left) if left else "part of the model"
         raise CheckpointError(
             f"{path}: the devices have no room for {named}, which would stay in the host's memory or on disk: our "
             "attention needs its weights on a device"
@@ -137,8 +134,9 @@ def _config(path: Path) -> Any:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
     except Exception as error:  # whatever transformers makes of a bad value
         raise CheckpointError(f"{file}: is not a configuration of {kind}: {_first_line(error)}") from error
-    if not isinstance(config.index_topk, int) or config.index_topk < 1:
-        raise CheckpointError(f"{file}: index_topk is {config.index_topk}; wanted an integer of at least 1")
+    fault = wrong_in(config)
+    if fault is not None:
+        raise CheckpointError(f"{file}: {fault}")
     return config
 
 
@@ -153,7 +151,7 @@ def _require_float_weights(path: Path) -> None:
         quantised = [f"{name} as {dtype}" for name, dtype in sorted(dtypes.items()) if dtype not in STORED_DTYPES]
         if quantised:
             raise CheckpointError(
-                f"{file}: holds {_first_of(quantised)}, and config.json has no quantization_config; wanted weights as "
+                f"{file}: holds {first_of(quantised)}, and config.json has no quantization_config; wanted weights as "
                 "they were trained, such as bf16"
             )
 
@@ -169,10 +167,6 @@ def _tokenizer(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
         return AutoTokenizer.from_pretrained(path, local_files_only=True), ()
     except Exception as error:  # whatever transformers or tokenizers make of a damaged file
         raise CheckpointError(f"{path}: the tokenizer cannot be loaded: {_first_line(error)}") from error
-
-
-def _first_of(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _first_line(error: Exception) -> str:

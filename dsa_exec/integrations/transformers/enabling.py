@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import threading
+import weakref
 from collections.abc import Iterator
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
-from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
-
+import dsa_exec.integrations.transformers.registration  # noqa: F401  # gives transformers our name
 from dsa_exec.integrations.transformers.attention import ATTENTIONS, NAME, THEIRS, DsaAttention
-from dsa_exec.integrations.transformers.cache import MODEL_TYPES
-from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.integrations.transformers.indexer import INDEXERS
-from dsa_exec.integrations.transformers.plain import require_own_forward, require_plain
-from dsa_exec.integrations.transformers.windows import visible_windows
+from dsa_exec.integrations.transformers.model_types import disable_type, enable_type, is_type_enabled
+from dsa_exec.integrations.transformers.own_config import forget, give_own_config, is_own
+from dsa_exec.integrations.transformers.supported import (
+    attentions_of,
+    require_model,
+    require_module,
+    require_supported,
+)
 
 _ORIGINALS: dict[type[Any], type[Any]] = {ours: theirs for theirs, ours in (*ATTENTIONS.items(), *INDEXERS.items())}
+
+_lock = threading.RLock()
+_holders: weakref.WeakKeyDictionary[Any, set[object]] = weakref.WeakKeyDictionary()
+"""The blocks of `attached` for which an attention is ours. The last of them to end takes it out again."""
 
 
 def enable(target: Any) -> None:
@@ -26,21 +32,99 @@ def enable(target: Any) -> None:
 
     Everything else stays as it is: `model.generate(ids, max_new_tokens=64)` makes a cache that grows, and
     `cache_implementation="static"` one of fixed size; `DsaCache.for_model` makes either beforehand. Enabling what is
-    enabled does nothing.
+    enabled does nothing. An enabled model has a copy of its configuration, which it keeps: other models of the same
+    configuration stay as they are.
 
     Args:
-        target: a `deepseek_v32` or `glm_moe_dsa` model, or one of these words.
+        target: a whole `deepseek_v32` or `glm_moe_dsa` model, or one of these words.
 
     Raises:
-        NotSupported: another model, or one with adapters or hooks where ours would pass them by.
+        NotSupported: another model or no model, one whose configuration our attention cannot run, or one with adapters
+            or hooks where ours would pass them by.
     """
-    AttentionInterface.register(NAME, _not_ours)
-    AttentionMaskInterface.register(NAME, visible_windows)
     if isinstance(target, str):
-        _enable_type(target)
+        enable_type(target)
         return
     require_supported(target)
-    for attention in _attentions(target):
+    with _lock:
+        _put_in(target)
+        for attention in attentions_of(target):
+            _holders.pop(attention, None)
+
+
+def disable(target: Any) -> None:
+    """Undo `enable`: the model, or models of a type that are loaded later, run as transformers made them.
+
+    No pass may be under way in another thread.
+
+    Args:
+        target: as in `enable`. What is not enabled stays as it is; models that were loaded while their type was enabled
+            stay enabled until they are given here.
+
+    Raises:
+        NotSupported: another model or model type, or no model.
+    """
+    if isinstance(target, str):
+        disable_type(target)
+        return
+    require_module(target)
+    with _lock:
+        ours = [it for it in attentions_of(target) if isinstance(it, DsaAttention)]
+        if not ours:
+            require_model(target)
+        for attention in ours:
+            _holders.pop(attention, None)
+            _take_out(attention)
+
+
+def is_enabled(target: Any) -> bool:
+    """Whether a model, or a model type, was enabled.
+
+    Raises:
+        NotSupported: another model type, or no model.
+    """
+    if isinstance(target, str):
+        return is_type_enabled(target)
+    require_module(target)
+    return any(isinstance(it, DsaAttention) for it in attentions_of(target))
+
+
+@contextlib.contextmanager
+def attached(model: Any) -> Iterator[None]:
+    """`enable` until the block ends; a model that was enabled before stays so.
+
+    Blocks may be in each other and in several threads, for each of which the model is enabled meanwhile: the last one
+    to end disables it. `enable` or `disable` within a block has the last word.
+
+    Args:
+        model: a `deepseek_v32` or `glm_moe_dsa` model.
+
+    Raises:
+        NotSupported: as in `enable`; a model type.
+    """
+    require_module(model)
+    block = object()
+    with _lock:
+        attentions = attentions_of(model)
+        held = [it for it in attentions if it in _holders or not isinstance(it, DsaAttention)]
+        if not attentions or any(not isinstance(it, DsaAttention) for it in held):
+            require_supported(model)
+            _put_in(model)
+        for attention in held:
+            _holders.setdefault(attention, set()).add(block)
+    try:
+        yield
+    finally:
+        with _lock:
+            for attention in held:
+                _let_go(attention, block)
+
+
+def _put_in(model: Any) -> None:
+    attentions = attentions_of(model)
+    if not all(isinstance(it, DsaAttention) and is_own(it.config) and it.config is model.config for it in attentions):
+        give_own_config(model, attentions)
+    for attention in attentions:
         if isinstance(attention, DsaAttention):
             continue
         before = attention.config._attn_implementation
@@ -48,115 +132,25 @@ def enable(target: Any) -> None:
         attention.__class__ = ATTENTIONS[type(attention)]
         if attention.indexer is not None:
             attention.indexer.__class__ = INDEXERS[type(attention.indexer)]
-    for attention in _attentions(target):
+    for attention in attentions:
         attention.config._attn_implementation = NAME
 
 
-def disable(target: Any) -> None:
-    """Undo `enable`: the model, or models of a type that are loaded later, run as transformers made them.
-
-    Args:
-        target: as in `enable`. What is not enabled stays as it is; models that were loaded while their type was enabled
-            stay enabled until they are given here.
-
-    Raises:
-        NotSupported: another model type.
-    """
-    if isinstance(target, str):
-        _disable_type(target)
-        return
-    for attention in _attentions(target):
-        if not isinstance(attention, DsaAttention):
-            continue
-        if attention.config._attn_implementation == NAME:
-            attention.config._attn_implementation = attention.replaced_implementation
-        attention.__dict__.pop("replaced_implementation", None)
-        attention.__class__ = _ORIGINALS[type(attention)]
-        if attention.indexer is not None:
-            attention.indexer.__class__ = _ORIGINALS[type(attention.indexer)]
+def _take_out(attention: Any) -> None:
+    if attention.config._attn_implementation == NAME:
+        attention.config._attn_implementation = attention.replaced_implementation
+    forget(attention.config)
+    attention.__dict__.pop("replaced_implementation", None)
+    attention.__class__ = _ORIGINALS[type(attention)]
+    if attention.indexer is not None:
+        attention.indexer.__class__ = _ORIGINALS[type(attention.indexer)]
 
 
-def is_enabled(target: Any) -> bool:
-    """Whether a model, or a model type, was enabled."""
-    if isinstance(target, str):
-        modeling, theirs = _attention_of(target)
-        return getattr(modeling, theirs.__name__) is ATTENTIONS[theirs]
-    return any(isinstance(it, DsaAttention) for it in _attentions(target))
-
-
-@contextlib.contextmanager
-def attached(model: Any) -> Iterator[None]:
-    """`enable` until the block ends; a model that was enabled before stays so.
-
-    Args:
-        model: a `deepseek_v32` or `glm_moe_dsa` model.
-
-    Raises:
-        NotSupported: as in `enable`.
-    """
-    if is_enabled(model):
-        yield
-        return
-    enable(model)
-    try:
-        yield
-    finally:
-        disable(model)
-
-
-def require_supported(model: Any) -> None:
-    """Check that a model is one that can be enabled.
-
-    Raises:
-        NotSupported: it is not.
-    """
-    kind = getattr(model.config, "model_type", None)
-    if kind not in MODEL_TYPES:
-        raise NotSupported(f"model_type={kind!r}: {' and '.join(MODEL_TYPES)} are supported")
-    if getattr(model.config, "quantization_config", None) is not None:
-        raise NotSupported("the model's weights are quantised: our attention needs them as they were trained")
-    decoder = getattr(model, "model", model)
-    for layer in getattr(decoder, "layers", ()):
-        if type(layer.self_attn) not in ATTENTIONS and not isinstance(layer.self_attn, DsaAttention):
-            raise NotSupported(f"the model's attention is {type(layer.self_attn).__name__}, not transformers' own")
-    if not _attentions(model):
-        raise NotSupported(f"{type(model).__name__} has no attention of transformers' own")
-    for attention in _attentions(model):
-        require_plain(attention.kv_b_proj, "kv_b_proj")
-        require_own_forward(attention)
-        if attention.indexer is not None:
-            if type(attention.indexer) not in (*INDEXERS, *INDEXERS.values()):
-                raise NotSupported(f"the indexer is {type(attention.indexer).__name__}, not transformers' own")
-            require_own_forward(attention.indexer)
-
-
-def _attentions(model: nn.Module) -> list[Any]:
-    return [it for it in model.modules() if type(it) in ATTENTIONS or isinstance(it, DsaAttention)]
-
-
-def _attention_of(kind: str) -> tuple[ModuleType, type[Any]]:
-    """The module of a model type in transformers, and the attention that it defines."""
-    for theirs in ATTENTIONS:
-        if kind in MODEL_TYPES and theirs.__module__.endswith(f".modeling_{kind}"):
-            return importlib.import_module(theirs.__module__), theirs
-    raise NotSupported(f"model_type={kind!r}: {' and '.join(MODEL_TYPES)} are supported")
-
-
-def _enable_type(kind: str) -> None:
-    # transformers has an interface for this (`register_patch_mapping`), which before 5.18 imports what only other
-    # models need, and does not reach models that are made by their constructor.
-    modeling, theirs = _attention_of(kind)
-    found = getattr(modeling, theirs.__name__)
-    if found not in (theirs, ATTENTIONS[theirs]):
-        raise NotSupported(f"{modeling.__name__}.{theirs.__name__} was replaced by {found.__name__}: undo that first")
-    setattr(modeling, theirs.__name__, ATTENTIONS[theirs])
-
-
-def _disable_type(kind: str) -> None:
-    modeling, theirs = _attention_of(kind)
-    if is_enabled(kind):
-        setattr(modeling, theirs.__name__, theirs)
-
-
-def _not_ours(*_: Any, **__: Any) -> NoReturn:
-    raise NotSupported("a layer of the model kept an attention module of its own")
+def _let_go(attention: Any, block: object) -> None:
+    blocks = _holders.get(attention)
+    if blocks is None or block not in blocks:
+        return  # an `enable` or `disable` came in between
+    blocks.remove(block)
+    if not blocks:
+        del _holders[attention]
+        _take_out(attention)

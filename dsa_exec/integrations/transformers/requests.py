@@ -13,20 +13,15 @@ import torch
 
 from dsa_exec.core.errors import RangeError
 from dsa_exec.core.hardware import Capabilities, capabilities
+from dsa_exec.integrations.transformers.cache_refusals import NO_PAGES, OVERFLOW, UNFINISHED
 from dsa_exec.integrations.transformers.errors import NotSupported
+from dsa_exec.integrations.transformers.growth import pages_with_reserve
+from dsa_exec.integrations.transformers.model_shape import ModelShape
 from dsa_exec.integrations.transformers.pool_of_requests import Pool, index_page_table
+from dsa_exec.integrations.transformers.static_address import hold_address
 from dsa_exec.integrations.transformers.step import PAGE_TOKENS, Step, make_step
 from dsa_exec.layouts.mla_kv import MlaLayout
 from dsa_exec.layouts.paging import pages_for
-
-LEAST_GROWTH_PAGES = 4
-GROWTH_SHARE = 8
-"""A growing cache gets room for an eighth more than it needs, so that tokens are seldom copied."""
-
-UNFINISHED = (
-    "an earlier pass over this cache did not reach its last layer, so that layers have different tokens: reset() the "
-    "cache or make another (and if the model was cut, set config.num_hidden_layers)"
-)
 
 
 class PagedRequests:
@@ -37,10 +32,13 @@ class PagedRequests:
         max_tokens: room for each request; None: it grows.
         pools: the caches of the layers that have been allocated.
         hw: the device, as it was when the page table was made.
+        made_for: the model that they are for; None: nobody asks.
+        pads: int32 [b], tokens of padding before each request's first, where the page table is.
     """
 
-    def __init__(self, index_topk: int, *, max_tokens: int | None = None) -> None:
+    def __init__(self, index_topk: int, *, max_tokens: int | None = None, made_for: ModelShape | None = None) -> None:
         self.index_topk = index_topk
+        self.made_for = made_for
         self.max_tokens = max_tokens
         self.pools: list[Pool] = []
         self.hw: Capabilities | None = None
@@ -48,6 +46,7 @@ class PagedRequests:
         self._index_table: torch.Tensor | None = None
         self._seen: int | None = 0  # None: only the device knows
         self._length: torch.Tensor | None = None
+        self.pads = torch.zeros(0, dtype=torch.int32)
         self._pass_is_open = False
         self._windows: weakref.ref[torch.Tensor] | None = None
         self._step: Step | None = None
@@ -68,8 +67,13 @@ class PagedRequests:
 
     @property
     def page_table(self) -> torch.Tensor:
-        """int32 [b, pages], the pages of each request in order, on the device of the first layer."""
-        assert self._table is not None, "there are no requests yet"
+        """int32 [b, pages], the pages of each request in order, on the device of the first layer.
+
+        Raises:
+            NotSupported: there are no requests yet.
+        """
+        if self._table is None:
+            raise NotSupported(NO_PAGES)
         return self._table
 
     @page_table.setter
@@ -83,7 +87,8 @@ class PagedRequests:
         """int32 [b, pages], the same slots as in `page_table`, under the pages of the index-K caches.
 
         Raises:
-            NotSupported: layers have index-K pages of several sizes, or pages that do not divide the MLA caches'.
+            NotSupported: there are no requests yet, or layers have index-K pages of several sizes, or pages that do not
+                divide the MLA caches'.
         """
         if self._index_table is None:
             self._index_table = index_page_table(self.pools, self.page_table)
@@ -159,7 +164,7 @@ class PagedRequests:
         if batch != self.batch_size:
             self.open(batch, device, wanted)
         elif wanted > self.page_capacity:
-            self._grow(_with_reserve(wanted))
+            self._grow(pages_with_reserve(wanted))
 
     def open(self, batch: int, device: torch.device, tokens: int | None = None) -> None:
         """Give requests their pages, one after the other.
@@ -170,11 +175,13 @@ class PagedRequests:
             tokens: what a growing cache has to hold at once.
         """
         self.hw = capabilities(device)
-        pages = _with_reserve(tokens) if self.max_tokens is None else pages_for(self.max_tokens, PAGE_TOKENS)
+        pages = pages_with_reserve(tokens or 1) if self.max_tokens is None else pages_for(self.max_tokens, PAGE_TOKENS)
         with torch.inference_mode(mode=False):  # what is made under it could not be written to outside of it
             self.page_table = torch.arange(batch * pages, dtype=torch.int32, device=device).reshape(batch, pages)
+            self.pads = torch.zeros(batch, dtype=torch.int32, device=device)
             if self.is_fixed:
                 self._length = hold_address(torch.zeros((), dtype=torch.int64, device=device))
+                hold_address(self.pads)
         for pool in self.pools:
             pool.hold(self.slots)
 
@@ -186,13 +193,13 @@ class PagedRequests:
         """What this pass's rows do, worked out once for layers that get the same windows.
 
         Raises:
+            NotSupported: the pass says of its padding other than those before.
             UnsupportedPath: a setting names a way of attending that the pass cannot take.
         """
         if not self.is_step_of(windows):
+            table, pads = (it.to(windows.device) for it in (self.page_table, self.pads))
             hw = capabilities(windows.device)
-            self._step = make_step(
-                self.page_table.to(windows.device), windows, layout, hw, self.index_topk, self._most()
-            )
+            self._step = make_step(table, pads, windows, layout, hw, self.index_topk, self._most())
             self._windows = weakref.ref(windows)
             self._pass_is_open = True
         assert self._step is not None
@@ -203,10 +210,11 @@ class PagedRequests:
         assert self.hw is not None
         assert self.max_tokens is not None
         most = min(self.max_tokens, self.page_capacity)
-        return make_step(self.page_table, windows, layout, self.hw, self.index_topk, most)
+        return make_step(self.page_table, self.pads, windows, layout, self.hw, self.index_topk, most)
 
-    def advance(self, new_tokens: int) -> None:
-        """Count the tokens of a pass, after its last layer."""
+    def advance(self, new_tokens: int, pads: torch.Tensor) -> None:
+        """Count the tokens of a pass, after its last layer, and remember its padding: int32 [b], on any device."""
+        self._remember(pads)
         if self._length is not None:
             self._length.add_(new_tokens)
         if torch.compiler.is_compiling():
@@ -240,7 +248,7 @@ class PagedRequests:
         """Have these requests, some of them several times, in the place of those that there are.
 
         Args:
-            requests: int [n], which.
+            requests: int [n], which; at least one.
 
         Raises:
             NotSupported: a cache of fixed size would have another number of them.
@@ -256,10 +264,17 @@ class PagedRequests:
                 )
             count = len(requests) * old.shape[1]
             self.page_table = torch.arange(count, dtype=torch.int32, device=old.device).reshape(len(requests), -1)
+        self._remember(self.pads[requests.to(old.device)])
         sources = old[requests.to(old.device), :used].flatten()
         targets = self.page_table[:, :used].flatten()
         for pool in self.pools:
             pool.move(sources, targets, self.slots)
+
+    def _remember(self, pads: torch.Tensor) -> None:
+        if self.is_fixed:
+            self.pads.copy_(pads)
+        else:
+            self.pads = pads.to(self.page_table.device)
 
     def _set_seen(self, tokens: int) -> None:
         self._seen = tokens
@@ -280,19 +295,3 @@ class PagedRequests:
         self.page_table = torch.cat([self.page_table, new.reshape(batch, -1)], 1)
         for pool in self.pools:
             pool.hold(self.slots)
-
-
-OVERFLOW = "a compiled step has more tokens than the cache has room for (max_tokens)"
-
-
-def _with_reserve(tokens: int | None) -> int:
-    assert tokens is not None
-    pages = pages_for(tokens, PAGE_TOKENS)
-    return pages + max(pages // GROWTH_SHARE, LEAST_GROWTH_PAGES)
-
-
-def hold_address(tensor: torch.Tensor) -> torch.Tensor:
-    """Tell the compiler that a tensor stays where it is, so that graphs work on it in place."""
-    if not torch.compiler.is_compiling():
-        torch._dynamo.mark_static_address(tensor, guard=False)
-    return tensor

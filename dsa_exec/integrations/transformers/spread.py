@@ -12,6 +12,19 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
+from transformers.utils.import_utils import is_accelerate_available
+
+from dsa_exec.integrations.transformers.errors import NotSupported
+
+
+def require_accelerate() -> None:
+    """Check that accelerate is installed, before transformers asks for it in the middle of loading.
+
+    Raises:
+        NotSupported: it is not.
+    """
+    if not is_accelerate_available():
+        raise NotSupported("device_map needs accelerate 1.1 or newer, which spreads a model: pip install 'dsa[spread]'")
 
 
 def connect_layers(model: Any) -> None:

@@ -8,7 +8,9 @@ import torch
 from transformers.masking_utils import causal_mask_function
 
 from dsa_config import settings
+from dsa_exec.core.errors import ShapeError
 from dsa_exec.integrations.transformers.errors import NotSupported
+from dsa_exec.integrations.transformers.padding import NOTHING_SAID
 
 
 def visible_windows(
@@ -31,9 +33,11 @@ def visible_windows(
         device: where to put the result.
 
     Returns:
-        int32 [b, 1, q, 2]: the first token that a row sees, and one past the last, in padded positions.
+        int32 [b, 1, q, 2]: the first token that a row sees, and one past the last, in padded positions. Without a mask
+        the first is -1: it is what the passes before said, which the cache knows.
 
     Raises:
+        ShapeError: a mask that is not one row of tokens for each request.
         NotSupported: another mask function, a mask that says nothing of tokens before, or padding that is not on the
             left. Steps of one token on an accelerator do not look at the padding, which the passes before them have,
             unless `debug_check_indices` is on.
@@ -41,8 +45,11 @@ def visible_windows(
     if mask_function is not causal_mask_function:
         raise NotSupported("only causal masks without packed sequences are supported")
     ends = torch.arange(1, q_length + 1, device=device, dtype=torch.int32) + q_offset
-    pads = torch.zeros(batch_size, device=device, dtype=torch.int32)
+    pads = torch.full((batch_size,), NOTHING_SAID, device=device, dtype=torch.int32)
     if attention_mask is not None:
+        if attention_mask.ndim != 2 or attention_mask.shape[0] != batch_size:
+            wanted = f"[{batch_size}, tokens], a row for each request"
+            raise ShapeError("transformers", "attention_mask", f"has shape {list(attention_mask.shape)}", wanted)
         if not torch.compiler.is_compiling():
             _check(attention_mask, q_length, q_offset)
         pads = (attention_mask.to(torch.int32).cumsum(1) == 0).sum(1, dtype=torch.int32)

@@ -37,7 +37,8 @@ def _gathered(call: Call, keys: GatheredKeys) -> torch.Tensor:
     out = call.workspace.logits(call.q.shape[0], call.width)
     inputs = call.q, keys.keys, keys.scales, call.head_weights, keys.starts, keys.ends
     logits = mqa_logits(*inputs, clean=False, out=out)
-    picked: torch.Tensor = topk(logits, keys.ends - keys.starts, call.k, row_starts=keys.starts)
+    lengths = torch.maximum(keys.ends, keys.starts) - keys.starts  # a window that ends far before it begins is empty
+    picked: torch.Tensor = topk(logits, lengths, call.k, row_starts=keys.starts)
     return picked
 
 

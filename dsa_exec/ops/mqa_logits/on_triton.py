@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 
 from dsa_exec.core.hardware import Capabilities, capabilities
 from dsa_exec.core.launch import chosen_launch
 from dsa_exec.core.numerics import E4M3
-from dsa_exec.core.triton_support import declines_off_gpu, refuses_without_triton
+from dsa_exec.core.triton_support import declines_off_gpu, multiplies_e4m3, refuses_without_triton
 from dsa_exec.dispatch.backend import Backend
 from dsa_exec.dispatch.gradients import refuses_gradients
 from dsa_exec.ops.mqa_logits import Call
@@ -29,15 +27,9 @@ def _refuses(call: Call, hw: Capabilities) -> str | None:
     _, heads, channels = call.q.shape
     if not 1 <= heads <= MOST_HEADS or channels < 1:
         return f"{heads} heads of {channels} channels, this kernel takes 1 to {MOST_HEADS} heads of 1 or more"
-    if call.q.dtype is E4M3 and hw.device_type == "cuda" and not _multiplies_e4m3(hw.arch):
+    if call.q.dtype is E4M3 and hw.device_type == "cuda" and not multiplies_e4m3(hw.arch):
         return f"arch={hw.arch}: Triton has no products of e4m3 there"
     return None
-
-
-def _multiplies_e4m3(arch: str) -> bool:
-    """Whether Triton takes e4m3 (`fn`) as it is: NVIDIA since sm89, AMD since gfx950."""
-    nvidia = re.fullmatch(r"sm(\d+)", arch)
-    return int(nvidia[1]) >= 89 if nvidia else arch.startswith(("gfx95", "gfx12"))
 
 
 def _declines(_call: Call, hw: Capabilities) -> str | None:

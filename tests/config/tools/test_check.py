@@ -248,8 +248,16 @@ class Unread(LiveSettings):
     spare: bool = setting(False)
 
 
+def test_declared_and_never_read():
+    """A setting that no code of the project reads is worth a warning before anybody sets it."""
+    (finding,) = check(Unread)
+    assert (finding.severity, finding.kind, finding.setting) == ("warning", "unread-setting", "spare")
+    assert finding.origin == "the declaration of Unread"
+    assert finding.message == "spare is declared, and no code of this version reads it"
+
+
 def test_set_and_never_read(monkeypatch, tmp_path):
-    """A setting that no code of the project reads is worth a warning when it is set, by whatever source."""
+    """It is told at the place that sets it, whatever the source."""
     monkeypatch.setenv("UNREAD_SPARE", "1")
     (finding,) = check(Unread)
     assert (finding.severity, finding.kind, finding.setting) == ("warning", "unread-setting", "spare")

@@ -1,8 +1,7 @@
 """Indexer scores in plain Triton: every dtype, head count and number of channels; also under the interpreter.
 
-A program owns a few query rows and a chunk of keys. Keys are the rows of a matrix product and (query row, head) its
-columns, so that the sum over heads stays within a row of the product. Tiles that no row of the program sees are not
-computed. `out` is written in whole tiles, cut to its rows and columns.
+A program owns a few query rows and a chunk of keys. Tiles that no row of the program sees are not computed. `out` is
+written in whole tiles, cut to its rows and columns.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ import torch
 import triton
 import triton.language as tl
 
+from dsa_exec.core.kernels.indexer_scores import load_part, tile_scores
 from dsa_exec.core.triton_support import is_interpreted
 from dsa_exec.ops.mqa_logits import Call
 from dsa_exec.ops.mqa_logits.launch import PortableLaunch
 
-NAN_STAYS = tl.constexpr(tl.PropagateNan.ALL)
 HIDDEN_COLUMNS = tl.constexpr(256)
 
 
@@ -25,17 +24,6 @@ def _hide(out_rows, inside, begin, end):
     for offset in range(begin, end, HIDDEN_COLUMNS):
         column = offset + tl.arange(0, HIDDEN_COLUMNS)
         tl.store(out_rows[:, None] + column[None, :], float("-inf"), mask=inside[:, None] & (column < end)[None, :])
-
-
-@triton.jit
-def _load_part(rows, inside, part, CHANNELS: tl.constexpr, PART: tl.constexpr, UPCAST: tl.constexpr):
-    """One part of the channels of vectors that begin at `rows`: [rows, PART], zeros beyond them and their channels."""
-    channel = part * PART + tl.arange(0, PART)
-    mask = inside[:, None]
-    if CHANNELS % PART:
-        mask = mask & (channel < CHANNELS)[None, :]
-    values = tl.load(rows[:, None] + channel[None, :], mask=mask, other=0.0)
-    return values.to(tl.float32) if UPCAST else values
 
 
 @triton.jit(do_not_specialize=["t", "s", "row_blocks"])
@@ -65,7 +53,7 @@ def logits_kernel(
     STAGES: tl.constexpr,
     SCALED: tl.constexpr,
     CLEAN: tl.constexpr,
-    UPCAST: tl.constexpr,
+    AS: tl.constexpr,
 ):
     """Logits of ROWS query rows and a chunk of keys, TILE keys a step, PART channels a product."""
     PARTS: tl.constexpr = (CHANNELS + PART - 1) // PART
@@ -90,8 +78,7 @@ def logits_kernel(
     column_row = column_row.to(tl.int64)
     weights = tl.load(head_weights + column_row * weight_stride + head, mask=real, other=0.0)
     vectors = q + column_row * q_row_stride + head.to(tl.int64) * q_head_stride
-    if PARTS == 1:
-        queries = _load_part(vectors, real, 0, CHANNELS, PART, UPCAST)
+    queries = load_part(vectors, real, 0, CHANNELS, PART, 0, AS) if PARTS == 1 else real
 
     position = begin
     # Each round takes the windows that cover the next tile that is seen at all, to the end of the longest.
@@ -105,19 +92,10 @@ def logits_kernel(
         for offset in tl.range(first, last, TILE, num_stages=STAGES if PARTS == 1 else 1):
             key = offset + tl.arange(0, TILE)
             key_rows = keys + key.to(tl.int64) * key_stride
-            if PARTS == 1:
-                tile = _load_part(key_rows, key < s, 0, CHANNELS, PART, UPCAST)
-                product = tl.dot(tile, tl.trans(queries), input_precision="ieee")
-            else:
-                product = tl.zeros([TILE, ROWS * PADDED_HEADS], tl.float32)
-                for part in tl.range(0, PARTS, num_stages=STAGES):
-                    tile = _load_part(key_rows, key < s, part, CHANNELS, PART, UPCAST)
-                    queries = _load_part(vectors, real, part, CHANNELS, PART, UPCAST)
-                    product = tl.dot(tile, tl.trans(queries), product, input_precision="ieee")
-            weighted = tl.maximum(product, 0.0, propagate_nan=NAN_STAYS) * weights[None, :]
-            if PADDED_HEADS != HEADS:
-                weighted = tl.where((head < HEADS)[None, :], weighted, 0.0)  # an infinite key times zero is NaN
-            scores = tl.sum(tl.reshape(weighted, [TILE, ROWS, PADDED_HEADS]), axis=2)
+            scores = tile_scores(
+                key_rows, key < s, queries, vectors, real, weights, head, HEADS, PADDED_HEADS, CHANNELS, ROWS, PART,
+                TILE, 0, STAGES, AS,
+            )  # fmt: skip
             if SCALED:
                 scores *= tl.load(scales + key, mask=key < s, other=0.0)[:, None]
             if CLEAN:
@@ -162,7 +140,7 @@ def write_logits(call: Call, out: torch.Tensor, launch: PortableLaunch) -> None:
         STAGES=launch.stages,
         SCALED=call.scales is not None,
         CLEAN=call.clean,
-        UPCAST=is_interpreted(),
+        AS="f32" if is_interpreted() else "same",
         num_warps=launch.warps,
         enable_fp_fusion=True,
     )

@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from dsa_exec.core.kernels.operands import operand
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.layouts.index_k import TILE
 from dsa_exec.ops.paged_mqa_logits import Call
@@ -18,25 +19,11 @@ from dsa_exec.ops.paged_mqa_logits.launch import PortableLaunch
 
 
 @triton.jit
-def _operand(stored, AS: tl.constexpr):
-    """What the matrix units take: as it is stored, or f16 or f32. Codes of e4m3 in uint8 keep their values, and NaN."""
-    if stored.dtype == tl.uint8:
-        bits = stored.to(tl.uint16)
-        half = ((bits & 0x80) << 8) | ((bits & 0x7F) << 7)  # the value over 256: f16 has 8 more of bias
-        value = half.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
-        value = tl.where((bits & 0x7F) == 0x7F, float("nan"), value)
-        operand = value if AS == "f32" else value.to(tl.float16)
-    else:
-        operand = stored.to(tl.float32) if AS == "f32" else stored
-    return operand
-
-
-@triton.jit
 def _queries(q, row, head, channel, row_stride, head_stride, next_n, heads, HEAD_DIM: tl.constexpr, AS: tl.constexpr):
     """A tile of queries, (row, head) by channel."""
     place = q + (row.to(tl.int64) * row_stride + head * head_stride)[:, None] + channel[None, :]
     inside = ((row < next_n) & (head < heads))[:, None] & (channel < HEAD_DIM)[None, :]
-    return _operand(tl.load(place, mask=inside, other=0.0), AS)
+    return operand(tl.load(place, mask=inside, other=0.0), AS)
 
 
 @triton.jit
@@ -45,7 +32,7 @@ def _keys(keys, place, known, channel, HEAD_DIM: tl.constexpr, TILED: tl.constex
     # TILED is the side of a tile of preshuffled keys, 0 for plain ones.
     offset = channel if TILED == 0 else channel // TILED * (TILED * TILED) + channel % TILED
     inside = known[:, None] & (channel < HEAD_DIM)[None, :]
-    return _operand(tl.load(keys + place[:, None] + offset[None, :], mask=inside, other=0.0), AS)
+    return operand(tl.load(keys + place[:, None] + offset[None, :], mask=inside, other=0.0), AS)
 
 
 @triton.jit(

@@ -12,8 +12,8 @@ import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from dsa_exec.core.kernels import slots
 from dsa_exec.ops.topk import Call
-from dsa_exec.ops.topk.kernels import slots
 from dsa_exec.ops.topk.kernels.arguments import row_arguments
 from dsa_exec.ops.topk.kernels.cluster_digits import count_digits, find_digit
 from dsa_exec.ops.topk.kernels.cluster_memory import (

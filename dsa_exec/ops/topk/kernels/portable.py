@@ -11,9 +11,10 @@ import torch
 import triton
 import triton.language as tl
 
+from dsa_exec.core.kernels.order import ordered_keys
+from dsa_exec.core.kernels.slots import pages_of_row, slots_of
 from dsa_exec.ops.topk import Call
 from dsa_exec.ops.topk.kernels.arguments import row_arguments
-from dsa_exec.ops.topk.kernels.slots import pages_of_row, slots_of
 from dsa_exec.ops.topk.launch import PortableLaunch
 
 LAST_BITS = tl.constexpr(8)
@@ -25,10 +26,7 @@ def _keys(row_ptr, columns, first, end, width):
     """Keys of some columns, in the order of their scores; 0, below every score's, outside [first, end)."""
     # Only what lies outside the row is masked in the load, so that it needs no more than the row's alignment.
     scores = tl.load(row_ptr + columns, mask=columns < width, other=0.0)
-    scores = tl.where(scores == scores, scores, float("-inf")) + 0.0  # -0.0 becomes 0.0
-    bits = scores.to(tl.int32, bitcast=True)
-    keys = (bits ^ ((bits >> 31) | -2147483648)).to(tl.uint32, bitcast=True)
-    return tl.where((columns >= first) & (columns < end), keys, 0)
+    return tl.where((columns >= first) & (columns < end), ordered_keys(scores), 0)
 
 
 @triton.jit
