@@ -261,11 +261,11 @@ def test_a_bad_argument_is_told_and_nothing_is_replayed():
 
 
 def test_the_moment_of_a_capture_is_told(monkeypatch):
-    """Settings that wait for the next capture are from then on reported as too late."""
+    """Settings that wait for the next capture are from then on reported as too late, while the step is there."""
     told = []
-    monkeypatch.setattr(Moments, "passed", lambda _self, effect, what, _site: told.append((effect, what)))
+    monkeypatch.setattr(Moments, "passed", lambda _self, effect, what, _site, *made: told.append((effect, what, made)))
     captured = capture_step(lambda: (torch.zeros(1),), lambda: None, what="the decode graph", graph=FakeGraph())
-    assert told == [("capture", "the decode graph was captured")]
+    assert told == [("capture", "the decode graph was captured", ([captured], None))]
     assert captured.what == "the decode graph"
 
 
