@@ -12,9 +12,13 @@ from dsa_config import settings
 from dsa_exec import GatheredKeys, PagedKeys, index_select
 from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.core.errors import UnsupportedCall
+from dsa_exec.core.hardware import Capabilities
+from dsa_exec.core.logits_workspace import LogitsWorkspace
 from dsa_exec.core.numerics import E4M3
+from dsa_exec.dispatch.registry import backend as backend_named
 from dsa_exec.dispatch.select import decide
 from dsa_exec.layouts.index_k import IndexKLayout
+from dsa_exec.ops.index_select import Call
 from dsa_exec.ops.index_select.launch import LEAST_SPAN, PROGRAMS, portable_launch
 from dsa_exec.ops.index_select.on_triton import MOST_HEADS
 
@@ -231,11 +235,13 @@ def test_what_it_does_not_take():
         by("triton", arguments, 40)
 
 
-def test_auto_does_not_take_it_yet():
-    """Where nobody has measured whether it is faster."""
-    from dsa_exec.core.logits_workspace import LogitsWorkspace
-    from dsa_exec.ops.index_select import Call
-
+@pytest.mark.parametrize(
+    "hw", [Capabilities("cpu", "cpu", "2.13", "3.9"), Capabilities("cuda", "sm90", "2.11", "3.6.0")]
+)
+def test_auto_does_not_take_it_yet(hw):
+    """Where it is interpreted, and on GPUs, where nobody has measured whether it is faster."""
     q, weights, keys = gathered(torch.Generator().manual_seed(0), causal(2, 100), 102)
     call = Call(q, weights, keys, 40, True, "auto", LogitsWorkspace(DEVICE))
+    wanted = "interpreted on the cpu" if hw.arch == "cpu" else "not measured yet"
+    assert wanted in backend_named("index_select", "triton").declines(call, hw)
     assert decide("index_select", call, DEVICE).backend.name == "torch"

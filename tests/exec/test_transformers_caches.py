@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from changed_layers import Adapter, hooked, hooked_before, replaced
 from tiny_models import CONFIGS, NEW, PROMPT, UNQUANTISED, build, ours, prompt
 from torch import nn
 
@@ -151,24 +152,8 @@ def test_modes_set_inside_stay(model):
     assert not [name for name, module in model.named_modules() if not module.training]
 
 
-class Adapter(nn.Linear):
-    """Stands for a layer that adds something to its weight's product."""
-
-
 def adapted(attention) -> None:
     attention.kv_b_proj.__class__ = Adapter
-
-
-def hooked(attention) -> None:
-    attention.kv_b_proj.register_forward_hook(lambda *_: None)
-
-
-def hooked_before(attention) -> None:
-    attention.kv_b_proj.register_forward_pre_hook(lambda *_: None)
-
-
-def replaced(attention) -> None:
-    attention.kv_b_proj.forward = lambda hidden: hidden
 
 
 def parametrised(attention) -> None:

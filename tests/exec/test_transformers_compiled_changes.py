@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+from changed_layers import Adapter, hooked, hooked_before, replaced
 from tiny_models import UNQUANTISED, build, prompt
 from torch import nn
 from torch._dynamo.utils import counters
@@ -85,26 +86,10 @@ def test_padding_in_compiled_steps_counts_until_the_first_token(model):
     torch.testing.assert_close(got[1:, 1:], alone, atol=1e-4, rtol=1e-4)
 
 
-class Adapter(nn.Linear):
-    """Stands for a layer that adds something to its weight's product."""
-
-
 def adapted(attention) -> None:
     weight = attention.kv_b_proj.weight
     attention.kv_b_proj = Adapter(weight.shape[1], weight.shape[0], bias=False)
     attention.kv_b_proj.weight = weight
-
-
-def hooked(attention) -> None:
-    attention.kv_b_proj.register_forward_hook(lambda *_: None)
-
-
-def hooked_before(attention) -> None:
-    attention.kv_b_proj.register_forward_pre_hook(lambda *_: None)
-
-
-def replaced(attention) -> None:
-    attention.kv_b_proj.forward = lambda hidden: hidden
 
 
 def bound(attention) -> None:
