@@ -29,7 +29,7 @@ class GatheredKeys:
         keys: [s, d], e4m3 or the model's dtype (`index_gather`).
         scales: f32 [s], or None where nothing is quantised.
         starts: int32 [t], the first key visible to each row.
-        ends: int32 [t], one past the last.
+        ends: int32 [t], one past the last. A window of 2^31 keys or more, most of them before the first, is empty.
     """
 
     keys: torch.Tensor

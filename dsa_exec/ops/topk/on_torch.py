@@ -46,7 +46,7 @@ def _pick(call: Call, part: slice, most: int) -> torch.Tensor:
     logits, lengths = call.logits[part], call.lengths[part, None].long()
     width = logits.shape[1]
     starts = lengths.new_zeros(lengths.shape) if call.row_starts is None else call.row_starts[part, None].long()
-    ends = (starts + lengths).clamp(max=width)  # in int64: a hostile length must not overflow
+    ends = (starts + lengths).clamp(0, width)  # in int64: a hostile length must not overflow, nor what is made of it
     columns = torch.arange(width, dtype=torch.int32, device=logits.device)
     inside = (columns >= starts.to(torch.int32)) & (columns < ends.to(torch.int32))
     # The n-th chosen column is the first where n are counted; where there are fewer, the search ends beyond the last.

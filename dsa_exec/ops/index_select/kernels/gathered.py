@@ -21,8 +21,10 @@ from dsa_exec.ops.index_select.kernels.candidates import keep_best_of_rows, offe
 def window(starts, ends, row, t, s):
     """What rows see: the first key, one past the last, how many; and the start as it is given."""
     start = tl.load(starts + row, mask=row < t, other=0)
+    end = tl.load(ends + row, mask=row < t, other=0)
     low = tl.minimum(tl.maximum(start, 0), s)
-    high = tl.maximum(tl.minimum(tl.load(ends + row, mask=row < t, other=0), s), low)
+    # As `topk` does, whose lengths are int32: a window of more keys than that is empty.
+    high = tl.where(end - start < 0, low, tl.maximum(tl.minimum(end, s), low))
     return low, high, high - low, start
 
 
