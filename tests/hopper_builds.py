@@ -119,6 +119,20 @@ def fused_select(kind: str) -> Callable[[], Any]:
     return built
 
 
+def fused_hopper(heads: int) -> Callable[[], Any]:
+    def built() -> Any:
+        from dsa_exec.ops.index_select.hopper_launch import hopper_launch
+        from dsa_exec.ops.index_select.kernels.hopper import select_kernel
+
+        launch = hopper_launch()
+        types = {"q_tiles": tile("fp8e4nv", 256, 128), "key_tiles": tile("fp8e4nv", 128, 128), "candidates": "*fp32"}
+        types |= {"next_group": "*i32", "picked": "*i32"}
+        constants = {"HEADS": heads, "PLACES": launch.stages, "CAPACITY": launch.capacity}
+        return build(select_kernel, constants, types, num_warps=4)
+
+    return built
+
+
 def merged_select(kind: str) -> Callable[[], Any]:
     def built() -> Any:
         from dsa_exec.ops.index_select.kernels import merge
@@ -239,6 +253,8 @@ def around_a_vendor(name: str, **constants: Any) -> Callable[[], Any]:
 BUILDS = {
     "topk, many rows": topk_of_many_rows,
     "topk, few rows": topk_of_few_rows,
+    "index_select, 64 heads": fused_hopper(64),
+    "index_select, 32 heads": fused_hopper(32),
     "index_select, gathered": fused_select("gathered"),
     "index_select, paged": fused_select("paged"),
     "index_select, gathered spans": merged_select("gathered"),

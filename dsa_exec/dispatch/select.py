@@ -67,7 +67,7 @@ class Decision:
         return "auto: the only backend" if len(backends(self.op)) == 1 else "auto: the first choice here"
 
 
-def decide(op: str, call: Any, device: torch.device) -> Decision:
+def decide(op: str, call: Any, device: torch.device, *, noted: bool = True) -> Decision:
     """Choose the backend for a call, by the op's setting as of now.
 
     Calls of one signature under the same settings are decided once.
@@ -76,6 +76,7 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
         op: the op.
         call: its Call.
         device: where the call's tensors are.
+        noted: traces and the log hear of it; if not, `note` tells them when it is settled.
 
     Raises:
         UnsupportedCall: the named backend refuses the call, or all do.
@@ -96,10 +97,16 @@ def decide(op: str, call: Any, device: torch.device) -> Decision:
         last = memory.last
         # Layers of a model have one signature: comparing it with the last one's is cheaper than its hash.
         decision = last.decision if key == last.key else _remembered(memory, key, op, choice, call, hw)
+    if noted:
+        note(decision)
+    return decision
+
+
+def note(decision: Decision) -> None:
+    """Tell traces and the log of a decision that was made."""
     trace.note_decision(decision)
     if settings.debug_log_decisions:
         _log.info("%s runs on %s (%s)", decision.op, decision.backend.name, decision.why)
-    return decision
 
 
 def weigh(op: str, call: Any, hw: Capabilities) -> Decision:

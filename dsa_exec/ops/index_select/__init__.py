@@ -94,6 +94,7 @@ class Call:
     """The checked arguments of `index_select`, or of some of its rows, with the settings that decide how it is done.
 
     `logits_backend` is what the setting of the op says that scores these keys; that of the other op is not looked at.
+    `scarce`: there is no room for many rows' logits, so that whoever writes them would take few rows at a time.
     """
 
     q: torch.Tensor
@@ -103,6 +104,7 @@ class Call:
     fuse_topk: bool
     logits_backend: str
     workspace: LogitsWorkspace = field(compare=False)  # no reason to choose another backend
+    scarce: bool = False
 
     @property
     def width(self) -> int:
@@ -125,7 +127,7 @@ class Call:
         """The call for some of its units, all of them views."""
         rows = slice(units.start * self.unit_rows, units.stop * self.unit_rows)
         keys = self.keys.of_rows(units) if isinstance(self.keys, GatheredKeys) else self.keys.of_requests(units)
-        options = self.k, self.fuse_topk, self.logits_backend, self.workspace
+        options = self.k, self.fuse_topk, self.logits_backend, self.workspace, self.scarce
         return Call(self.q[units], self.head_weights[rows], keys, *options)
 
 

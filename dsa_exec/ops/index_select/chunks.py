@@ -6,6 +6,7 @@ rank, paged keys of decode and verification. No collective is called, and nothin
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -16,10 +17,13 @@ from dsa_exec.core.hardware import MemoryReading, capabilities, memory_reading, 
 from dsa_exec.core.logits_workspace import LogitsWorkspace
 from dsa_exec.core.out_of_memory import mib
 from dsa_exec.dispatch.chunked import run_in_chunks
-from dsa_exec.dispatch.select import decide, run_decided
+from dsa_exec.dispatch.select import decide, note, run_decided
 from dsa_exec.memory.chunk_plan import ChunkPlan, plan_call
 from dsa_exec.memory.footprint import Footprint
 from dsa_exec.memory.logits_budget import LogitsBudget, asks_for_free_memory
+
+SMALL_CHUNK_LOGITS = 32 * 2**20
+"""Chunks of fewer logits keep an H100 busy for less time than the host takes for one, some 0.35 ms."""
 
 _log = logging.getLogger("dsa_exec.memory")
 _said: set[torch.device] = set()
@@ -97,10 +101,19 @@ def select_in_chunks(
         UnsupportedCall: no backend takes the call.
     """
     device, units, unit_rows = call.q.device, call.units, call.unit_rows
-    decision = decide("index_select", call, device)
+    decision = decide("index_select", call, device, noted=False)
     footprint, held = decision.footprint, workspace.bytes
     sizes = units, unit_rows, call.width
     budget, plan = plan_now(device, *sizes, footprint, memory, capturing=capturing, held_bytes=held)
+    if plan.units_at_once < units and plan.units_at_once * unit_rows * call.width < SMALL_CHUNK_LOGITS:
+        # Without room for logits another backend may be the better choice: one that has none.
+        scarce = dataclasses.replace(call, scarce=True)
+        other = decide("index_select", scarce, device, noted=False)
+        if other.backend is not decision.backend:
+            planned = plan_now(device, *sizes, other.footprint, memory, capturing=capturing, held_bytes=held)
+            if planned[1].units_at_once > plan.units_at_once:
+                call, decision, footprint, (budget, plan) = scarce, other, other.footprint, planned
+    note(decision)
     workspace.bound(plan.workspace_bytes, footprint.own_row_bytes, budget.bytes)
     if plan.least_bytes > budget.bytes and device not in _said:
         _report_too_small(device, plan, budget, unit_rows)

@@ -40,7 +40,7 @@ def _refuses(call: Call, hw: Capabilities) -> str | None:
 
 
 def _declines(_call: Call, hw: Capabilities) -> str | None:
-    return declines_off_gpu(hw) or "not measured yet beside logits and topk apart"
+    return declines_off_gpu(hw) or "slower than logits and topk apart: 2.8 times on an H100"
 
 
 def _run(call: Call) -> torch.Tensor:
