@@ -47,6 +47,13 @@ def build(
     return triton.compile(source, target=HOPPER, options=options)
 
 
+def registers_of(kernel: Any) -> int:
+    """How many registers a thread of a compiled kernel has: the attribute of the machine code that says so."""
+    code, attribute = kernel.asm["cubin"], bytes([0x04, 0x2F, 8, 0])  # then the kernel's number, and the registers
+    begin = code.index(attribute) + len(attribute) + 4
+    return int.from_bytes(code[begin : begin + 4], "little")
+
+
 def tile(dtype: str, rows: int, swizzle: int) -> str:
     """The type of a descriptor of tiles of 128 bytes a row."""
     layout = gl.NVMMASharedLayout(swizzle_byte_width=swizzle, element_bitwidth=8, rank=2)
@@ -67,6 +74,8 @@ def topk_of_many_rows() -> Any:
         "AHEAD_BYTES": launch.ahead_bytes,
         "HAS_STARTS": True,
         "TO_SLOTS": True,
+        "LISTED": False,
+        "OVERLAP": True,
     }
     return build(_many_rows_kernel, constants, num_warps=launch.warps, maxnreg=launch.registers)
 
@@ -78,7 +87,7 @@ def topk_of_few_rows() -> Any:
     launch = cluster_launch(32, 65536)
     cells, threads = _layouts(launch)
     constants = {"WINDOWS": True, "TO_SLOTS": True, "OVERLAP": True, "COLUMNS": launch.columns, "BLOCKS": launch.blocks}
-    constants |= {"CELLS": cells, "THREADS": threads}
+    constants |= {"CELLS": cells, "THREADS": threads, "LISTED": False}
     return build(_select_row, constants, num_warps=launch.warps, num_ctas=launch.blocks)
 
 
@@ -92,14 +101,18 @@ def ragged_logits() -> Any:
     return build(logits_kernel, constants, types, num_warps=4)
 
 
-def paged_logits() -> Any:
-    from dsa_exec.ops.paged_mqa_logits.kernels.hopper import WARPS, logits_kernel
-    from dsa_exec.ops.paged_mqa_logits.launch import hopper_launch
+def paged_logits(requests: int) -> Callable[[], Any]:
+    def built() -> Any:
+        from dsa_exec.ops.paged_mqa_logits.kernels.hopper import WARPS, logits_kernel
+        from dsa_exec.ops.paged_mqa_logits.launch import hopper_launch
 
-    launch = hopper_launch(1, 64)
-    types = {"page_lines": tile("u8", 64, 128), "scale_lines": tile("u8", 2, 0), "q": "*fp8e4nv"}
-    constants = {"HEADS": 64, "NEXT_N": 1, "ROWS": 1, "UNITS": 128, "STAGES": launch.stages, "CLEAN": True}
-    return build(logits_kernel, constants, types, num_warps=WARPS)
+        launch = hopper_launch(requests, 1, 64, 65536)
+        types = {"page_lines": tile("u8", 64, 128), "scale_lines": tile("u8", 2, 0), "q": "*fp8e4nv"}
+        constants = {"HEADS": 64, "NEXT_N": 1, "ROWS": 1, "UNITS": requests, "STAGES": launch.stages, "CLEAN": True}
+        constants |= {"OVERLAP": launch.overlap, "KEPT": launch.kept}
+        return build(logits_kernel, constants, types, num_warps=WARPS)
+
+    return built
 
 
 def fused_select(kind: str) -> Callable[[], Any]:
@@ -261,7 +274,8 @@ BUILDS = {
     "index_select, paged spans": merged_select("paged"),
     "mqa_logits": ragged_logits,
     "mqa_logits, portable": portable_logits,
-    "paged_mqa_logits": paged_logits,
+    "paged_mqa_logits": paged_logits(128),
+    "paged_mqa_logits, few pages": paged_logits(1),
     "sparse_mla_prefill, narrow": narrow_prefill,
     "sparse_mla_prefill, wide": wide_prefill,
     "dense_mla_prefill": dense_prefill,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -77,14 +78,24 @@ class SlotMap:
     Attributes:
         page_table: int32 [b, pages], the pages of each request in order. Negative pages are none.
         page_tokens: tokens a page.
-        request_of_row: int [t], which request each row belongs to.
+        request_of_row: int [t], which request each row belongs to; None where the rows lie request by request, as many
+            of each.
         slot_count: how many slots the pool has; by default as many as an int32 can number.
+        rows_per_request: how many rows each request has, if `request_of_row` is None; nothing looks at it otherwise.
     """
 
     page_table: torch.Tensor
     page_tokens: int
-    request_of_row: torch.Tensor
+    request_of_row: torch.Tensor | None
     slot_count: int = 2**31
+    rows_per_request: int = 1
+
+    def of_rows(self, rows: slice) -> SlotMap:
+        """The same for some rows that lie side by side, from `rows.start` to `rows.stop`."""
+        if self.request_of_row is not None:
+            return dataclasses.replace(self, request_of_row=self.request_of_row[rows])
+        numbers = torch.arange(rows.start, rows.stop, device=self.page_table.device)
+        return dataclasses.replace(self, request_of_row=numbers // self.rows_per_request)
 
     def slots(self, positions: torch.Tensor) -> torch.Tensor:
         """Slots of positions.
@@ -101,7 +112,9 @@ class SlotMap:
         requests, width = self.page_table.shape
         if requests == 0 or width == 0:
             return torch.full_like(positions, -1)
-        rows = self.request_of_row.long()[:, None].expand_as(page)
+        of_row = self.of_rows(slice(0, len(positions))).request_of_row
+        assert of_row is not None
+        rows = of_row.long()[:, None].expand_as(page)
         known = (positions >= 0) & (page < width) & (rows >= 0) & (rows < requests)
         slots = self.page_table[rows.where(known, 0), page.where(known, 0)].long() * self.page_tokens + offset
         return slots.where(known & (slots >= 0) & (slots < self.slot_count), -1)

@@ -20,7 +20,9 @@ def oracle(logits, lengths, k, row_starts=None, slot_map=None):
 
 
 def _slot(slot_map, row: int, position: int) -> int:
-    table = slot_map.page_table[int(slot_map.request_of_row[row])].tolist()
+    of_row = slot_map.request_of_row
+    request = row // slot_map.rows_per_request if of_row is None else int(of_row[row])
+    table = slot_map.page_table[request].tolist()
     page, offset = divmod(position, slot_map.page_tokens)
     slot = table[page] * slot_map.page_tokens + offset if page < len(table) else -1
     return slot if 0 <= slot < slot_map.slot_count else -1

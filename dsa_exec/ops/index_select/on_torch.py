@@ -50,8 +50,7 @@ def _paged(call: Call, keys: PagedKeys) -> torch.Tensor:
     out = call.workspace.logits(requests * next_n, call.width)
     inputs = call.q, keys.cache, call.head_weights, lens, table, call.width
     logits = paged_mqa_logits(*inputs, clean=False, out=out, schedule=keys.schedule)
-    request_of_row = torch.arange(requests, device=lens.device).repeat_interleave(next_n)
-    slot_map = SlotMap(table, keys.cache.layout.page_tokens, request_of_row, keys.cache.slots)
+    slot_map = SlotMap(table, keys.cache.layout.page_tokens, None, keys.cache.slots, rows_per_request=next_n)
     if call.fuse_topk:
         picked: torch.Tensor = topk(logits, row_lens, call.k, slot_map=slot_map)
         return picked
@@ -83,7 +82,8 @@ def _of_part(call: Call, hw: Capabilities) -> Footprint:
         lens, table, cache = call.keys.context_lens, call.keys.page_table, call.keys.cache
         paged = call.q, cache, call.head_weights, lens, table, width
         scoring = _footprint_of("paged_mqa_logits", hw, *paged, False, None)
-        slot_map = SlotMap(table, cache.layout.page_tokens, lens.flatten(), cache.slots) if call.fuse_topk else None
+        parts = table, cache.layout.page_tokens, None, cache.slots, lens.shape[1]
+        slot_map = SlotMap(*parts) if call.fuse_topk else None
         picking = _footprint_of("topk", hw, logits, lens.flatten(), call.k, None, slot_map)
         if not call.fuse_topk:
             slots = Footprint(row_bytes=call.k * PICK_BYTES)

@@ -37,13 +37,18 @@ class HopperLaunch:
 
     Attributes:
         programs: programs a multiprocessor.
-        stages: pages that are on their way at a time; a power of two.
+        stages: pages that are on their way at a time, at most 16.
         least: pages that a program takes at least, so that few pages are not spread over all programs.
+        overlap: whether a launch may start while the kernel before it ends; it waits before it reads. The kernel after
+            it always may.
+        kept: whether logits are written so that the second-level cache keeps them rather than keys.
     """
 
     programs: int
     stages: int
     least: int
+    overlap: bool = True
+    kept: bool = False
 
 
 def portable_launch(requests: int, next_n: int, heads: int, head_dim: int, width: int, *, wide: bool) -> PortableLaunch:
@@ -72,15 +77,29 @@ PROGRAMS_WANTED = 1056
 """Programs among which the portable kernel spreads its work: eight for each multiprocessor of an H100."""
 
 
-def hopper_launch(next_n: int, heads: int) -> HopperLaunch:
+MOST_KEPT_BYTES = 40 * 2**20
+"""Logits of more bytes crowd each other out of the second-level cache of an H100, which has 50 MiB, and all else."""
+
+MOST_OVERLAPPED_PAGES = 8192
+"""Beyond, launches do not overlap: programs that come early crowd some multiprocessors, which longer calls wait for."""
+
+
+def hopper_launch(requests: int, next_n: int, heads: int, width: int) -> HopperLaunch:
     """Launch parameters of the kernel for Hopper.
 
     Args:
+        requests: how many.
         next_n: query rows a request.
         heads: index heads.
+        width: columns of the result.
     """
     columns = min(next_n, 4) * heads
-    return HopperLaunch(programs=4 if columns <= 64 else 3 if columns <= 128 else 2, stages=4, least=2)
+    programs, stages = 4 if columns <= 64 else 3 if columns <= 128 else 2, 4
+    if columns <= 64 and next_n == 1 and requests > 1:  # otherwise a thread has too many registers for five
+        programs, stages = 5, 3
+    overlap = requests * -(-width // 64) <= MOST_OVERLAPPED_PAGES
+    kept = requests * next_n * width * 4 <= MOST_KEPT_BYTES
+    return HopperLaunch(programs, stages, least=2, overlap=overlap, kept=kept)
 
 
 def _power_of_two(number: int) -> int:

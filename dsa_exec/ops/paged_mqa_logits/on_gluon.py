@@ -50,9 +50,9 @@ def _run(call: Call) -> torch.Tensor:
     out = call.q.new_empty(requests * next_n, width, dtype=torch.float32) if call.out is None else call.out
     if out.numel() == 0:
         return out
-    from dsa_exec.ops.paged_mqa_logits.kernels.hopper import write_logits
+    from dsa_exec.ops.paged_mqa_logits.kernels.launch_hopper import write_logits
 
-    launch = chosen_launch("paged_mqa_logits", "gluon", hopper_launch(next_n, call.q.shape[2]))
+    launch = chosen_launch("paged_mqa_logits", "gluon", hopper_launch(requests, next_n, call.q.shape[2], width))
     write_logits(call, out, launch, _multiprocessors(call.q.device))
     return out
 

@@ -8,6 +8,7 @@ import torch
 
 from dsa_config import settings
 from dsa_exec.core.checks import INDEX_DTYPES, MAX_K, Arguments
+from dsa_exec.core.errors import RangeError
 from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
 from dsa_exec.layouts.views import SlotMap
@@ -58,9 +59,10 @@ def topk(
         if slot_map is None:
             return topk_node(logits, lengths, k, row_starts, None, 0, None, 0)
         table, of_row = slot_map.page_table, slot_map.request_of_row
-        return topk_node(logits, lengths, k, row_starts, table, slot_map.page_tokens, of_row, slot_map.slot_count)
+        numbers = slot_map.slot_count, slot_map.rows_per_request
+        return topk_node(logits, lengths, k, row_starts, table, slot_map.page_tokens, of_row, *numbers)
     args = Arguments("topk")
-    _, s = args.tensor(logits, "logits", "t s", dtype=torch.float32)
+    t, s = args.tensor(logits, "logits", "t s", dtype=torch.float32)
     args.tensor(lengths, "lengths", "t", dtype=torch.int32)
     args.number(k, "k", low=1, high=MAX_K)
     if row_starts is not None:
@@ -68,17 +70,23 @@ def topk(
         args.values(row_starts, "row_starts", low=0, high=s, on_accelerators=settings.debug_check_indices)
     if slot_map is not None:
         args.kind(slot_map, "slot_map", SlotMap)
-        args.number(slot_map.page_tokens, "slot_map.page_tokens", low=1)
-        args.number(slot_map.slot_count, "slot_map.slot_count", low=0, high=2**31)
-        b, _ = args.tensor(slot_map.page_table, "slot_map.page_table", "b pages", dtype=torch.int32)
-        args.tensor(slot_map.request_of_row, "slot_map.request_of_row", "t", dtype=INDEX_DTYPES)
-        args.values(
-            slot_map.request_of_row,
-            "slot_map.request_of_row",
-            low=0,
-            high=b - 1,
-            on_accelerators=settings.debug_check_indices,
-        )
+        _check_slot_map(args, slot_map, t)
     with torch.no_grad():
         picked: torch.Tensor = run("topk", Call(logits, lengths, k, row_starts, slot_map), logits.device)
     return picked
+
+
+def _check_slot_map(args: Arguments, slot_map: SlotMap, rows: int) -> None:
+    """Check every field of a slot map for so many rows."""
+    args.number(slot_map.page_tokens, "slot_map.page_tokens", low=1)
+    args.number(slot_map.slot_count, "slot_map.slot_count", low=0, high=2**31)
+    b, _ = args.tensor(slot_map.page_table, "slot_map.page_table", "b pages", dtype=torch.int32)
+    of_row, checked = slot_map.request_of_row, settings.debug_check_indices
+    if of_row is not None:
+        args.tensor(of_row, "slot_map.request_of_row", "t", dtype=INDEX_DTYPES)
+        args.values(of_row, "slot_map.request_of_row", low=0, high=b - 1, on_accelerators=checked)
+        return
+    each = args.number(slot_map.rows_per_request, "slot_map.rows_per_request", low=0)
+    if rows != b * each:
+        name, wanted = "slot_map.rows_per_request", f"{rows} rows over the {b} requests of slot_map.page_table"
+        raise RangeError("topk", name, f"is {each}", wanted)

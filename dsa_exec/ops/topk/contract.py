@@ -61,7 +61,7 @@ def _pick(
     table_pages: int = 4,
     page_tokens: int = 16,
     slot_count: int = 2**31,
-    request_dtype: torch.dtype = torch.int32,
+    request_dtype: torch.dtype | None = torch.int32,
 ) -> Make:
     def make(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
         rows = len(lengths)
@@ -79,8 +79,10 @@ def _pick(
             table = table.reshape(2, table_pages).to(device, torch.int32)
             if pages is not None:
                 table[:, 1:] = index(device, *pages)
-            request_of_row = index(device, *(row % 2 for row in range(rows)), dtype=request_dtype)
-            args["slot_map"] = SlotMap(table, page_tokens, request_of_row, slot_count)
+            of_row = None
+            if request_dtype is not None:
+                of_row = index(device, *(row % 2 for row in range(rows)), dtype=request_dtype)
+            args["slot_map"] = SlotMap(table, page_tokens, of_row, slot_count, rows_per_request=rows // 2)
         return args
 
     return make
@@ -120,6 +122,14 @@ CONTRACT = Contract(
         Case("slots of odd pages", _pick((50, 17, 49), 50, 16, to_slots=True, page_tokens=7)),
         Case("slots of a small pool", _pick((60, 50, 64), 64, 32, to_slots=True, slot_count=500)),
         Case("slots of int64 requests", _pick(_LENGTHS, 50, 16, to_slots=True, request_dtype=torch.int64)),
+        Case(
+            "slots, rows request by request", _pick((50, 17, 9, 50, 16, 0), 50, 16, to_slots=True, request_dtype=None)
+        ),
+        Case("slots, a row a request", _pick((49, 60), 64, 16, to_slots=True, request_dtype=None)),
+        Case(
+            "slots of wide rows, request by request",
+            _pick((20000, 70) * 2, 20000, 64, to_slots=True, request_dtype=None),
+        ),
         Case("the last slot there can be", _pick((4, 3), 4, 4, to_slots=True, page_tokens=1, pages=(2**31 - 1, -1, 0))),
         Case(
             "pages whose slots overflow", _pick((256, 200), 256, 256, to_slots=True, page_tokens=64, pages=_FAR_PAGES)

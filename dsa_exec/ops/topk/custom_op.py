@@ -18,13 +18,14 @@ def topk_node(
     page_tokens: int,
     request_of_row: Tensor | None,
     slot_count: int,
+    rows_per_request: int = 1,
 ) -> Tensor:
     """The public function on the parts of a slot map, which is given if `page_table` is."""
     from dsa_exec.ops.topk import topk
 
     slot_map = None
-    if page_table is not None and request_of_row is not None:
-        slot_map = SlotMap(page_table, page_tokens, request_of_row, slot_count)
+    if page_table is not None:
+        slot_map = SlotMap(page_table, page_tokens, request_of_row, slot_count, rows_per_request)
     return topk(logits, lengths, k, row_starts=row_starts, slot_map=slot_map)
 
 

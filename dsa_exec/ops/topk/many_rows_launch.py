@@ -21,6 +21,7 @@ class ManyRowsLaunch:
         rows_ahead: which row, counted from its own, a block brings closer before it searches its candidates: as many as
             there are blocks at a time.
         ahead_bytes: how much of that row, a multiple of 16.
+        overlap: whether a launch may start while the kernel before it ends; it waits before it reads.
     """
 
     warps: int
@@ -31,6 +32,7 @@ class ManyRowsLaunch:
     cells: int = 4096
     rows_ahead: int = 264
     ahead_bytes: int = 0
+    overlap: bool = True
 
 
 def many_rows_launch(rows: int, width: int, k: int) -> ManyRowsLaunch:

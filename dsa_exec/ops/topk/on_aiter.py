@@ -7,8 +7,6 @@ whose answer is known goes along and tells.
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
 from dsa_exec.core.aiter_functions import RANK, READS, TOPK, aiter_function, declines_aiter, refuses_aiter
@@ -85,8 +83,7 @@ def _pick(call: Call, part: slice, scratch: torch.Tensor) -> torch.Tensor:
     positions = (chosen + first[:, None] * (1 - is_from_row) - starts[:, None]).where(chosen >= 0, -1)
     if call.slot_map is None:
         return positions.to(torch.int32)
-    slot_map = dataclasses.replace(call.slot_map, request_of_row=call.slot_map.request_of_row[part])
-    return slot_map.slots(positions).to(torch.int32)
+    return call.slot_map.of_rows(part).slots(positions).to(torch.int32)
 
 
 BACKEND = Backend("aiter", _run, _refuses, _declines, rank=RANK, reads=READS, footprint=_footprint)

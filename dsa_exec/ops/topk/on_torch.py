@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
 from dsa_exec.core.hardware import Capabilities
@@ -55,8 +53,7 @@ def _pick(call: Call, part: slice, most: int) -> torch.Tensor:
     chosen = torch.searchsorted(counted, wanted.contiguous(), out_int32=True)
     positions = (chosen - starts).where(chosen < width, -1)
     if call.slot_map is not None:
-        request_of_row = call.slot_map.request_of_row[part]
-        positions = dataclasses.replace(call.slot_map, request_of_row=request_of_row).slots(positions)
+        positions = call.slot_map.of_rows(part).slots(positions)
     return positions.to(torch.int32)
 
 

@@ -13,8 +13,6 @@ A product must begin and end within one step: one that crosses the loop's back e
 
 from __future__ import annotations
 
-import torch
-import triton
 import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -25,10 +23,6 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-from dsa_exec.ops.paged_mqa_logits import Call
-from dsa_exec.ops.paged_mqa_logits.launch import HopperLaunch
 
 # Newer Tritons renamed both.
 copy_to_shared = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
@@ -40,17 +34,17 @@ CHANNELS = gl.constexpr(128)
 PAGE_LINES = gl.constexpr(66)  # of 128 bytes
 PAGE_BYTES = gl.constexpr(8448)
 SPAN = gl.constexpr(2048)  # columns that are filled with -inf at a time
+AWAIT_KERNEL_BEFORE = gl.constexpr("griddepcontrol.wait; mov.u32 $0, 0;")
+LET_NEXT_KERNEL_START = gl.constexpr("griddepcontrol.launch_dependents; mov.u32 $0, 0;")
 NAN_STAYS = gl.constexpr(tl.PropagateNan.ALL)
 WARPS = 4
-MOST_UNITS = 1024
-"""Units (a request's group of rows) that one launch tells apart."""
 
 
 @gluon.jit
 def _pages_of_units(
     context_lens, lens_stride, requests, width, NEXT_N: gl.constexpr, ROWS: gl.constexpr, UNITS: gl.constexpr
 ):
-    """Numbers of units, and the pages that the longest row of each sees: int32 [UNITS]."""
+    """The pages that the longest row of each unit sees: int32 [UNITS]."""
     LINE: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
     GROUPS: gl.constexpr = (NEXT_N + ROWS - 1) // ROWS
     unit = gl.arange(0, UNITS, layout=LINE)
@@ -61,12 +55,18 @@ def _pages_of_units(
         place = context_lens + request.to(gl.int64) * lens_stride + step
         seen = gl.load(place, mask=(request < requests) & (step < NEXT_N), other=0)
         longest = gl.maximum(longest, gl.minimum(seen, width))
-    return unit, gl.cdiv(longest, PAGE)
+    return gl.cdiv(longest, PAGE)
 
 
 @gluon.jit
 def _add(left, right):
     return left + right
+
+
+@gluon.jit
+def _say(code: gl.constexpr):
+    """Run a line of PTX that takes and gives nothing."""
+    gl.inline_asm_elementwise(code, "=r", [], dtype=gl.int32, is_pure=False, pack=1)
 
 
 @gluon.jit
@@ -123,6 +123,8 @@ def logits_kernel(
     UNITS: gl.constexpr,
     STAGES: gl.constexpr,
     CLEAN: gl.constexpr,
+    OVERLAP: gl.constexpr,
+    KEPT: gl.constexpr,
 ):
     """Logits of the pages that fall to this program, for all rows that see them."""
     GROUPS: gl.constexpr = (NEXT_N + ROWS - 1) // ROWS
@@ -131,10 +133,16 @@ def logits_kernel(
     )
     KEY: gl.constexpr = gl.SliceLayout(1, PRODUCT)
     LOADED: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [gl.num_warps(), 1], [1, 0])
-    AHEAD: gl.constexpr = gl.BlockedLayout([STAGES], [32], [gl.num_warps()], [0])
+    LISTED_PAGES: gl.constexpr = 4 if STAGES <= 4 else 8 if STAGES <= 8 else 16
+    AHEAD: gl.constexpr = gl.BlockedLayout([LISTED_PAGES], [32], [gl.num_warps()], [0])
     F32: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    EVICTION: gl.constexpr = "evict_last" if KEPT else ""
 
-    unit, pages = _pages_of_units(context_lens, lens_stride, requests, width, NEXT_N, ROWS, UNITS)
+    if OVERLAP:
+        _say(AWAIT_KERNEL_BEFORE)
+    # Whatever waits reads nothing before this kernel has ended, and takes room only beside programs that all run.
+    _say(LET_NEXT_KERNEL_START)
+    pages = _pages_of_units(context_lens, lens_stride, requests, width, NEXT_N, ROWS, UNITS)
     ends = gl.associative_scan(pages, 0, _add)
     total = gl.sum(pages, axis=0)
     programs = gl.minimum(gl.num_programs(0), gl.cdiv(total, least))
@@ -152,14 +160,14 @@ def logits_kernel(
         position = program * share + gl.minimum(program, longer)
         end = position + share + gl.where(program < longer, 1, 0)
         zero = gl.zeros([PAGE, HEADS], gl.float32, PRODUCT)
-        ahead = gl.arange(0, STAGES, layout=AHEAD)
+        ahead = gl.arange(0, LISTED_PAGES, layout=AHEAD)
         key = gl.arange(0, PAGE, layout=KEY)
         used = position * 0
         while position < end:
-            # The part of the run within one request: `steps` pages from its page `first` on.
+            # The part of the run within one unit: `steps` pages from its page `first` on.
             chosen = gl.sum((ends <= position).to(gl.int32), axis=0)
-            first = position - gl.sum(gl.where(unit < chosen, pages, 0), axis=0)
-            steps = gl.minimum(gl.sum(gl.where(unit == chosen, pages, 0), axis=0) - first, end - position)
+            first = position - gl.max(gl.where(ends <= position, ends, 0), axis=0)
+            steps = gl.minimum(gl.min(gl.where(ends <= position, 0x7FFFFFFF, ends), axis=0), end) - position
             request = (chosen // GROUPS).to(gl.int64)
             first_row = chosen % GROUPS * ROWS
             table = page_table + request * table_stride + first
@@ -229,57 +237,7 @@ def logits_kernel(
                         limit = gl.minimum(gl.cdiv(limit, PAGE) * PAGE, width - first * PAGE)
                     else:
                         score = gl.where(known, score, float("-inf"))
-                    gl.store(outs[of_unit] + offset, score, mask=offset < limit)
+                    gl.store(outs[of_unit] + offset, score, mask=offset < limit, eviction_policy=EVICTION)
             position += steps
     if CLEAN:
         _hide(out, out_stride, context_lens, lens_stride, requests * NEXT_N, width, NEXT_N)
-
-
-def write_logits(call: Call, out: torch.Tensor, launch: HopperLaunch, multiprocessors: int) -> None:
-    """Launch the kernel for a call that has requests, rows and columns."""
-    data, q, lens, table = call.cache.data, call.q, call.context_lens, call.page_table
-    requests, next_n, heads, _ = q.shape
-    groups = triton.cdiv(next_n, 4)
-    rows = triton.cdiv(next_n, groups)
-    swizzled = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=8, rank=2)
-    plain = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=8, rank=2)
-    lines = [data.shape[0] * 66, 128]
-    page_lines = TensorDescriptor(data, lines, [128, 1], [64, 128], swizzled)
-    scale_lines = TensorDescriptor(data, lines, [128, 1], [2, 128], plain)
-    at_once = MOST_UNITS // groups
-    pages = triton.cdiv(call.max_context_len, 64)
-    with torch.cuda.device_of(data):
-        for first in range(0, requests, at_once):
-            count = min(at_once, requests - first)
-            units = count * groups
-            grid = max(min(multiprocessors * launch.programs, units * pages), 1)
-            part = slice(first, first + count)
-            row_part = slice(first * next_n, (first + count) * next_n)
-            logits_kernel[(grid,)](
-                page_lines,
-                scale_lines,
-                q[part],
-                call.head_weights[row_part],
-                lens[part],
-                table[part],
-                out[row_part],
-                count,
-                call.max_context_len,
-                table.shape[1],
-                data.shape[0],
-                launch.least,
-                q.stride(0),
-                q.stride(1),
-                q.stride(2),
-                call.head_weights.stride(0),
-                lens.stride(0),
-                table.stride(0),
-                out.stride(0),
-                HEADS=heads,
-                NEXT_N=next_n,
-                ROWS=rows,
-                UNITS=1 if units == 1 else 128 if units <= 128 else MOST_UNITS,
-                STAGES=launch.stages,
-                CLEAN=call.clean,
-                num_warps=WARPS,
-            )

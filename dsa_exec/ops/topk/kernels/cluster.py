@@ -136,7 +136,7 @@ def _places(flags, ROUNDS: gl.constexpr, THREADS: gl.constexpr):
     return before, gl.convert_layout(gl.reshape(total, [32 * W]), THREADS)
 
 
-@gluon.jit(do_not_specialize=["width", "k", "requests", "pages", "page_tokens", "slot_count"])
+@gluon.jit(do_not_specialize=["width", "k", "requests", "pages", "page_tokens", "slot_count", "rows_per_request"])
 def _select_row(
     logits_ptr,
     lengths_ptr,
@@ -152,8 +152,10 @@ def _select_row(
     pages,
     page_tokens,
     slot_count,
+    rows_per_request,
     WINDOWS: gl.constexpr,
     TO_SLOTS: gl.constexpr,
+    LISTED: gl.constexpr,
     OVERLAP: gl.constexpr,
     COLUMNS: gl.constexpr,
     BLOCKS: gl.constexpr,
@@ -183,7 +185,10 @@ def _select_row(
     end = gl.load(lengths_ptr + row).to(gl.int64) + start
     end = gl.maximum(gl.minimum(end, width), first).to(gl.int32)
     if TO_SLOTS:
-        request = gl.load(request_of_row_ptr + row).to(gl.int64)
+        if LISTED:
+            request = gl.load(request_of_row_ptr + row).to(gl.int64)
+        else:
+            request = (row // rows_per_request).to(gl.int64)
         pages = pages_of_row(request, requests, pages)
         table_ptr += request * table_stride
 

@@ -23,11 +23,22 @@ from dsa_exec.ops.topk.kernels.many_rows_picks import pick_from_memory, pick_in_
 from dsa_exec.ops.topk.many_rows_launch import ManyRowsLaunch
 
 _BASE = gl.constexpr(ptx.BASE)
+_AWAIT_KERNEL_BEFORE = gl.constexpr(ptx.AWAIT_KERNEL_BEFORE)
+_PREFETCH_IF = gl.constexpr(ptx.PREFETCH_IF)
+
+
+@gluon.jit
+def _bring_closer(address, bytes, tid):
+    """Send for what lies there, from memory into the second-level cache, in whole units of 16 bytes."""
+    first = address.to(gl.int64) >> 4 << 4
+    rounded = ((address.to(gl.int64) + bytes + 15 - first) >> 4 << 4).to(gl.int32)
+    asm(_PREFETCH_IF, "=r,l,r,r", [first, rounded, ((tid == 0) & (rounded > 0)).to(gl.int32)])
 
 
 @gluon.jit(
     do_not_specialize=[
-        "row_stride", "width", "k", "rows_ahead", "requests", "table_stride", "pages", "page_tokens", "slot_count"
+        "row_stride", "width", "k", "rows_ahead", "requests", "table_stride", "pages", "page_tokens", "slot_count",
+        "rows_per_request",
     ]
 )  # fmt: skip
 def _many_rows_kernel(
@@ -46,6 +57,7 @@ def _many_rows_kernel(
     pages,
     page_tokens,
     slot_count,
+    rows_per_request,
     CAPACITY: gl.constexpr,
     SAMPLE: gl.constexpr,
     VECTORS: gl.constexpr,
@@ -54,6 +66,8 @@ def _many_rows_kernel(
     AHEAD_BYTES: gl.constexpr,
     HAS_STARTS: gl.constexpr,
     TO_SLOTS: gl.constexpr,
+    LISTED: gl.constexpr,
+    OVERLAP: gl.constexpr,
 ):
     THREADS: gl.constexpr = 32 * gl.num_warps()
     TL: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
@@ -72,6 +86,12 @@ def _many_rows_kernel(
     store_if(cells + tid * 4, tid * 0, tid < UNIT)
 
     row = gl.program_id(0)
+    if OVERLAP:
+        # Whatever the kernel before writes, the second-level cache has it; what it only reads may have left the cache.
+        _bring_closer(lengths_ptr + row, 4, tid)
+        if TO_SLOTS and not LISTED:
+            _bring_closer(table_ptr + (row // rows_per_request).to(gl.int64) * table_stride, pages * 4, tid)
+        asm(_AWAIT_KERNEL_BEFORE, "=r", [])
     start = row * 0
     if HAS_STARTS:
         start = gl.load(starts_ptr + row)
@@ -98,7 +118,10 @@ def _many_rows_kernel(
         place = load_if(base + at * 4, at < n) + (first - start)
         is_in = at < n
         if TO_SLOTS:
-            request = gl.load(request_ptr + row).to(gl.int64)
+            if LISTED:
+                request = gl.load(request_ptr + row).to(gl.int64)
+            else:
+                request = (row // rows_per_request).to(gl.int64)
             page = place // gl.minimum(page_tokens, 0x7FFFFFFF).to(gl.int32)
             is_in = is_in & (place >= 0) & (page < pages) & (request >= 0) & (request < requests)
             number = gl.load(table_ptr + (request * table_stride + page), mask=is_in, other=-1).to(gl.int64)
@@ -125,6 +148,7 @@ def launch_many_rows(call: Call, out: torch.Tensor, launch: ManyRowsLaunch) -> N
     if rows == 0 or call.k == 0:
         return
     slots = call.slot_map
+    of_row = None if slots is None else slots.request_of_row
     with torch.cuda.device(call.logits.device):
         _many_rows_kernel[(rows,)](
             call.logits,
@@ -132,7 +156,7 @@ def launch_many_rows(call: Call, out: torch.Tensor, launch: ManyRowsLaunch) -> N
             call.lengths if call.row_starts is None else call.row_starts,
             out,
             out if slots is None else slots.page_table,
-            out if slots is None else slots.request_of_row,
+            out if of_row is None else of_row,
             call.logits.stride(0),
             width,
             call.k,
@@ -142,6 +166,7 @@ def launch_many_rows(call: Call, out: torch.Tensor, launch: ManyRowsLaunch) -> N
             0 if slots is None else slots.page_table.shape[1],
             1 if slots is None else slots.page_tokens,
             0 if slots is None else slots.slot_count,
+            1 if slots is None else slots.rows_per_request,
             CAPACITY=capacity,
             SAMPLE=launch.sample,
             VECTORS=launch.vectors,
@@ -150,6 +175,9 @@ def launch_many_rows(call: Call, out: torch.Tensor, launch: ManyRowsLaunch) -> N
             AHEAD_BYTES=launch.ahead_bytes,
             HAS_STARTS=call.row_starts is not None,
             TO_SLOTS=slots is not None,
+            LISTED=of_row is not None,
+            OVERLAP=bool(launch.overlap),
             num_warps=launch.warps,
             maxnreg=launch.registers or None,
+            launch_pdl=bool(launch.overlap),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from triton import constexpr_function
 
 BASE = "mov.u32 $0, global_smem;"
+AWAIT_KERNEL_BEFORE = "griddepcontrol.wait; mov.u32 $0, 0;"
 SYNC = "bar.sync 0; mov.u32 $0, 0;"
 # $1: address. LOAD_IF and STORE_IF take their flag last.
 LOAD = "ld.shared.u32 $0, [$1];"

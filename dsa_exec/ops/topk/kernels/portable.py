@@ -67,7 +67,7 @@ def _next_digit(row_ptr, first, end, width, state, REST: tl.constexpr, MOST_BITS
     return prefix, rest, wanted, found
 
 
-@triton.jit(do_not_specialize=["k", "pages", "page_tokens", "slot_count", "requests"])
+@triton.jit(do_not_specialize=["k", "pages", "page_tokens", "slot_count", "requests", "rows_per_request"])
 def _select_row(
     logits_ptr,
     lengths_ptr,
@@ -83,8 +83,10 @@ def _select_row(
     pages,
     page_tokens,
     slot_count,
+    rows_per_request,
     WINDOWS: tl.constexpr,
     TO_SLOTS: tl.constexpr,
+    LISTED: tl.constexpr,
     BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -131,7 +133,7 @@ def _select_row(
 
     if TO_SLOTS:
         tl.debug_barrier()  # what other threads of this program have picked is there
-        request = tl.load(request_of_row_ptr + row).to(tl.int64)
+        request = tl.load(request_of_row_ptr + row).to(tl.int64) if LISTED else row // rows_per_request
         pages = pages_of_row(request, requests, pages)
         for at in range(0, k, BLOCK):
             nth = at + steps
