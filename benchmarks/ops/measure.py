@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,19 +12,22 @@ from benchmarks.ops import (
     attention_path_work,
     attention_work,
     dense_attention_work,
+    index_select_work,
     mqa_logits_work,
     paged_mqa_logits_work,
     topk_work,
 )
+from benchmarks.ops.bars import judged
+from benchmarks.ops.extra_memory import extra_mib
+from benchmarks.ops.machine import machine
 from benchmarks.ops.timing import Clock, Timed
-from benchmarks.ops.work import Bar, Work
+from benchmarks.ops.work import Work
+from dsa_config import SettingError
 from dsa_exec import record_calls
-from dsa_exec.cli.bench_record import BenchRecord, Figure, Row
-from dsa_exec.core.hardware import capabilities
-from dsa_exec.core.vendors import installed_distributions, installed_version
+from dsa_exec.cli.bench_record import OURS, BenchRecord, Figure, Row
+from dsa_exec.core.errors import OutOfMemory, UnsupportedCall
+from dsa_exec.dispatch.trace import Trace
 
-OURS = "ours"
-SGLANG_KERNELS = "sglang-kernel"
 INPUT_BYTES = 6 * 2**30
 """Inputs rotate among as many sets as fit in this, two at least and four at most."""
 
@@ -36,6 +38,7 @@ def works() -> Iterator[Work]:
         topk_work,
         mqa_logits_work,
         paged_mqa_logits_work,
+        index_select_work,
         attention_work,
         dense_attention_work,
         attention_path_work,
@@ -56,46 +59,51 @@ def measure(chosen: list[Work], calls: int, vendor: str | None, tell: Callable[[
     rows: list[Row] = []
     with contextlib.suppress(KeyboardInterrupt):  # what was measured until then is a record
         for work in chosen:
-            row = _row(work, clock, vendor)
+            row = measured(work, clock, vendor, rows)
             torch.cuda.empty_cache()
             rows.append(row)
             tell(row)
-    hw = capabilities(torch.device("cuda"))
-    return BenchRecord(
-        device=torch.cuda.get_device_name(),
-        arch=hw.arch,
-        torch=hw.torch_version,
-        triton=hw.triton_version,
-        vendors=_versions(),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        calls=calls,
-        rows=rows,
+    return BenchRecord(**machine(), calls=calls, rows=rows)
+
+
+def measured(work: Work, clock: Clock, vendor: str | None, earlier: Sequence[Row] = ()) -> Row:
+    """One row: checked, then timed, if ours takes the call.
+
+    Args:
+        work: what.
+        clock: times it.
+        vendor: only vendors whose name contains this; None for all.
+        earlier: rows before it, which its bar may be about.
+    """
+    given = {name: str(value) for name, value in work.settings.items()}
+    row = Row(
+        op=work.op,
+        work=work.title,
+        settings=given,
+        captured=work.captured,
+        wrong=None,
+        why="",
+        floor_us=work.floor_us,
     )
-
-
-def _versions() -> dict[str, str]:
-    """Those of the packages that ours are compared with."""
-    found = installed_distributions()
-    other = installed_version(SGLANG_KERNELS)
-    return found if other is None else {**found, SGLANG_KERNELS: other}
-
-
-def _row(work: Work, clock: Clock, vendor: str | None) -> Row:
     first = work.inputs(0)
-    with record_calls() as trace:
-        result = work.ours(first)
-    decisions = [decision for (op, _), (decision, _) in trace.decisions.items() if op == work.op]
-    why = "; ".join(f"{decision.backend.name} ({decision.why})" for decision in decisions)
-    wrong = work.wrong(first, result)
-    row = Row(op=work.op, work=work.name, captured=work.captured, wrong=wrong, why=why, floor_us=work.floor_us)
-    if wrong is not None:
+    try:
+        with record_calls() as trace:
+            result = work.run(first)
+    except (UnsupportedCall, OutOfMemory, SettingError, torch.OutOfMemoryError) as error:
+        row = row.model_copy(update={"absent": {OURS: sentence(error)}})
+        return row.model_copy(update=judged(work.bar, row, earlier))
+    row = row.model_copy(update={"why": _why(work.op, trace), "wrong": work.wrong(first, result)})
+    del result
+    if row.wrong is not None:
         return row
-    runs, absent = _vendor_runs(work, first, vendor)
+    runs, absent = vendor_runs(work, first, vendor)
     inputs = [first, *(work.inputs(seed) for seed in range(1, _sets(first, captured=work.captured)))]
-    timed = (clock.replayed if work.captured else clock.in_turn)({OURS: work.ours, **runs}, inputs)
-    figures = {name: _figure(it) for name, it in timed.items()}
+    all_runs = {OURS: work.run, **runs}
+    timed = (clock.replayed if work.captured else clock.in_turn)(all_runs, inputs)
+    extra = {name: extra_mib(run, first) for name, run in all_runs.items()} if work.weighed else {}
+    figures = {name: figure(it, extra.get(name)) for name, it in timed.items()}
     ours = figures.pop(OURS)
-    measured = row.model_copy(
+    row = row.model_copy(
         update={
             "ours": ours,
             "tflops": work.flops / ours.median_us / 1e6 if work.unit else None,
@@ -104,10 +112,17 @@ def _row(work: Work, clock: Clock, vendor: str | None) -> Row:
             "absent": absent,
         }
     )
-    return measured.model_copy(update=_judged(work.bar, measured))
+    return row.model_copy(update=judged(work.bar, row, earlier))
 
 
-def _vendor_runs(work: Work, argument: Any, wanted: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+def _why(op: str, trace: Trace) -> str:
+    """Which backend of the op ran, and why; those of the ops that it is made of."""
+    decisions = [decision for decision, _ in trace.decisions.values()]
+    own = [f"{it.backend.name} ({it.why})" for it in decisions if it.op == op]
+    return "; ".join([*own, *(f"{it.op}: {it.backend.name}" for it in decisions if it.op != op)])
+
+
+def vendor_runs(work: Work, argument: Any, wanted: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     """The vendors' calls that run, and why the others do not."""
     runs, absent = {}, {}
     for name, make in work.vendors.items():
@@ -117,11 +132,16 @@ def _vendor_runs(work: Work, argument: Any, wanted: str | None) -> tuple[dict[st
             run = make()
             run(argument)
             torch.cuda.synchronize()
-        except (ImportError, RuntimeError) as error:
-            absent[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        except Exception as error:  # whatever keeps it from running
+            absent[name] = f"{type(error).__name__}: {sentence(error)}"
         else:
             runs[name] = run
     return runs, absent
+
+
+def sentence(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).partition("\n")[0]
 
 
 def _sets(argument: Any, *, captured: bool) -> int:
@@ -131,15 +151,6 @@ def _sets(argument: Any, *, captured: bool) -> int:
     return int(max(2, min(4, INPUT_BYTES // max(held, 1))))
 
 
-def _figure(timed: Timed) -> Figure:
-    return Figure(median_us=timed.median_us, p10_us=timed.p10_us, p90_us=timed.p90_us)
-
-
-def _judged(bar: Bar | None, row: Row) -> dict[str, Any]:
-    if bar is None or row.ours is None:
-        return {}
-    if bar.us is not None:
-        return {"bar": f"at most {bar.us:g} us", "bar_met": row.ours.median_us <= bar.us}
-    assert bar.ratio is not None
-    met = None if row.ratio is None else row.ratio <= bar.ratio
-    return {"bar": f"at most {bar.ratio:g} x the vendor", "bar_met": met}
+def figure(timed: Timed, extra: float | None = None) -> Figure:
+    """What a clock found, as a record has it."""
+    return Figure(median_us=timed.median_us, p10_us=timed.p10_us, p90_us=timed.p90_us, extra_mib=extra)

@@ -30,28 +30,41 @@ class Scores(NamedTuple):
 
 
 @functools.cache
-def _pool() -> IndexKCache:
-    """A cache of 8 million tokens, filled with random keys."""
-    data = torch.empty(POOL_PAGES, LAYOUT.page_bytes, dtype=torch.uint8, device="cuda")
-    generator = torch.Generator("cuda").manual_seed(0)
+def pool(page_count: int, device: str) -> IndexKCache:
+    """A cache of so many pages, filled with random keys."""
+    data = torch.empty(page_count, LAYOUT.page_bytes, dtype=torch.uint8, device=device)
+    generator = torch.Generator(device).manual_seed(0)
     for pages in data.split(8192):
-        keys = torch.randn(len(pages), LAYOUT.scales_offset_bytes, device="cuda", generator=generator)
+        keys = torch.randn(len(pages), LAYOUT.scales_offset_bytes, device=device, generator=generator)
         pages[:, : LAYOUT.scales_offset_bytes] = keys.to(E4M3).view(torch.uint8)
-        scales = torch.rand(len(pages), LAYOUT.page_tokens, device="cuda", generator=generator) + 0.5
+        scales = torch.rand(len(pages), LAYOUT.page_tokens, device=device, generator=generator) + 0.5
         pages[:, LAYOUT.scales_offset_bytes :] = scales.view(torch.uint8)
     return IndexKCache(data, LAYOUT)
 
 
-def _inputs(requests: int, context: int, next_n: int, heads: int) -> Callable[[int], Scores]:
+def inputs(
+    requests: int, context: int, next_n: int, heads: int, page_count: int = POOL_PAGES, device: str = "cuda"
+) -> Callable[[int], Scores]:
+    """A step over requests of one length, by a seed; their pages lie anywhere in a pool, each in one request.
+
+    Args:
+        requests: how many.
+        context: positions that each of their rows sees, whole pages.
+        next_n: rows of a request.
+        heads: of the index.
+        page_count: pages of the pool, `requests * context / 64` at least. By default 8 million tokens.
+        device: where.
+    """
+
     def make(seed: int) -> Scores:
-        generator = torch.Generator("cuda").manual_seed(seed + 1)
+        generator = torch.Generator(device).manual_seed(seed + 1)
         pages = context // LAYOUT.page_tokens
-        table = torch.randperm(POOL_PAGES, device="cuda", generator=generator)[: requests * pages]
+        table = torch.randperm(page_count, device=device, generator=generator)[: requests * pages]
         return Scores(
-            torch.randn(requests, next_n, heads, 128, device="cuda", generator=generator).to(E4M3),
-            _pool(),
-            torch.randn(requests * next_n, heads, device="cuda", generator=generator),
-            torch.full((requests, next_n), context, dtype=torch.int32, device="cuda"),
+            torch.randn(requests, next_n, heads, 128, device=device, generator=generator).to(E4M3),
+            pool(page_count, device),
+            torch.randn(requests * next_n, heads, device=device, generator=generator),
+            torch.full((requests, next_n), context, dtype=torch.int32, device=device),
             table.to(torch.int32).view(requests, pages),
         )
 
@@ -63,14 +76,23 @@ def _ours(it: Scores) -> torch.Tensor:
     return paged_mqa_logits(it.q, it.cache, it.head_weights, it.context_lens, it.page_table, width, clean=False)
 
 
+def slots_of(it: Scores, request: int) -> torch.Tensor:
+    """Where in the pool the positions of a request are, int64 [context]."""
+    first = it.page_table[request].long()[:, None] * LAYOUT.page_tokens
+    return (first + torch.arange(LAYOUT.page_tokens, device=first.device)).flatten()
+
+
+def exact_keys(it: Scores, request: int) -> torch.Tensor:
+    """The keys of a request's positions as the cache has them, f64 [context, 128]."""
+    keys, scales = read_index_keys(it.cache.data, LAYOUT, slots_of(it, request))
+    assert scales is not None
+    return keys.double() * scales.double()[:, None]
+
+
 def _wrong(it: Scores, logits: torch.Tensor) -> str | None:
     requests, next_n = it.context_lens.shape
     for request in {0, requests - 1}:
-        slots = it.page_table[request].long()[:, None] * LAYOUT.page_tokens
-        slots = (slots + torch.arange(LAYOUT.page_tokens, device="cuda")).flatten()
-        keys, scales = read_index_keys(it.cache.data, LAYOUT, slots)
-        assert scales is not None
-        exact = keys.double() * scales.double()[:, None]
+        exact = exact_keys(it, request)
         for draft in range(next_n):
             row = request * next_n + draft
             wanted = it.head_weights[row].double() @ (it.q[request, draft].double() @ exact.T).relu()
@@ -80,7 +102,8 @@ def _wrong(it: Scores, logits: torch.Tensor) -> str | None:
     return None
 
 
-def _deep_gemm() -> Callable[[Scores], Any]:
+def deep_gemm() -> Callable[[Scores], Any]:
+    """Scores of its kernel, by a schedule that is made outside."""
     vendor = importlib.import_module("deep_gemm")
     processors = torch.cuda.get_device_properties().multi_processor_count
     schedules: dict[int, Any] = {}
@@ -107,12 +130,12 @@ def works() -> Iterator[Work]:
         yield Work(
             op="paged_mqa_logits",
             name=f"{requests}x{context}, next_n {next_n}, 64 heads",
-            inputs=_inputs(requests, context, next_n, 64),
+            inputs=inputs(requests, context, next_n, 64),
             ours=_ours,
             wrong=_wrong,
             min_bytes=tokens * (LAYOUT.token_bytes + 4 * next_n),
             flops=2.0 * tokens * next_n * 64 * 128,
             unit="fp8",
-            vendors={"deep_gemm": _deep_gemm},
+            vendors={"deep_gemm": deep_gemm},
             bar=bars.get((requests, context, next_n)),
         )

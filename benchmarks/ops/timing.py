@@ -23,6 +23,10 @@ class Timed:
     p10_us: float
     p90_us: float
 
+    def share_of(self, calls: int) -> Timed:
+        """What one of so many calls takes that were timed together."""
+        return Timed(self.median_us / calls, self.p10_us / calls, self.p90_us / calls)
+
 
 class Clock:
     """Times calls on the current device.
@@ -35,10 +39,12 @@ class Clock:
         self._calls = calls
         self._flushed = torch.empty(FLUSHED_BYTES // 4, dtype=torch.int32, device="cuda")
 
-    def in_turn(self, runs: Mapping[str, Callable[[Any], Any]], inputs: Sequence[Any]) -> dict[str, Timed]:
-        """Time several functions on the same inputs, one call of each after the other."""
+    def in_turn(
+        self, runs: Mapping[str, Callable[[Any], Any]], inputs: Sequence[Any], calls: int | None = None
+    ) -> dict[str, Timed]:
+        """Time several functions on the same inputs, one call of each after the other, `calls` times if given."""
         events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in runs}
-        for number in range(self._calls):
+        for number in range(calls or self._calls):
             for name, run in runs.items():
                 events[name].append(self._around(run, inputs[number % len(inputs)]))
         torch.cuda.synchronize()
@@ -46,14 +52,8 @@ class Clock:
 
     def replayed(self, runs: dict[str, Callable[[Any], Any]], inputs: Sequence[Any]) -> dict[str, Timed]:
         """The same for graphs that have one call on each input: a call's share of a replay."""
-        graphs = {name: _graph(run, inputs) for name, run in runs.items()}
-        replays = {name: functools.partial(_replay, graph) for name, (graph, _) in graphs.items()}
-        whole = self.in_turn(replays, [None])
-        count = len(inputs)
-        return {
-            name: Timed(timed.median_us / count, timed.p10_us / count, timed.p90_us / count)
-            for name, timed in whole.items()
-        }
+        replays = {name: replay_of(run, inputs) for name, run in runs.items()}
+        return {name: timed.share_of(len(inputs)) for name, timed in self.in_turn(replays, [None]).items()}
 
     def _around(self, run: Callable[[Any], Any], argument: Any) -> tuple[torch.cuda.Event, torch.cuda.Event]:
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -65,20 +65,26 @@ class Clock:
         return begin, end
 
 
-def _graph(run: Callable[[Any], Any], inputs: Sequence[Any]) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
-    """A graph of one call on each input, and what the calls returned, which must live as long."""
-    run(inputs[0])
+def replay_of(run: Callable[[Any], Any], inputs: Sequence[Any]) -> Callable[[Any], None]:
+    """Replays a graph of one call on each input; with it live the graph, and what the calls returned.
+
+    Each call is made once before: what a library prepares for its arguments, and then keeps, is no part of the graph.
+    """
+    for argument in inputs:
+        run(argument)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         returned = [run(argument) for argument in inputs]
-    return graph, returned
+    return functools.partial(_replay, graph, returned)
 
 
-def _replay(graph: torch.cuda.CUDAGraph, _: Any) -> None:
+def _replay(graph: torch.cuda.CUDAGraph, _returned: list[Any], _: Any) -> None:
     graph.replay()
 
 
 def _summary(samples: list[float]) -> Timed:
+    if len(samples) == 1:
+        return Timed(samples[0], samples[0], samples[0])
     tenths = statistics.quantiles(samples, n=10, method="inclusive")
     return Timed(statistics.median(samples), tenths[0], tenths[-1])

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dsa_config import settings
+
 READ_BYTES_PER_S = 3.152e12
 """What a kernel that only reads reaches on an H100 80GB HBM3 (docs/kernels.md)."""
 FLOPS_PER_S = {"fp8": 1473e12, "bf16": 785e12}
@@ -14,10 +16,19 @@ FLOPS_PER_S = {"fp8": 1473e12, "bf16": 785e12}
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What ours must reach: a ratio to the vendor's time, or microseconds."""
+    """What ours must reach, one thing or several.
+
+    Attributes:
+        ratio: of the best vendor's time.
+        us: microseconds.
+        extra_mib: what a call takes beyond what its caller has.
+        of_ours: a ratio to our own time of other work of the op, and the name of that work, which comes before.
+    """
 
     ratio: float | None = None
     us: float | None = None
+    extra_mib: float | None = None
+    of_ours: tuple[float, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,8 @@ class Work:
         vendors: by name, what makes a call on the same inputs. Raises ModuleNotFoundError where it is not installed.
         captured: time replays of a CUDA graph of four calls on four inputs, a fourth of it.
         bar: what ours must reach, if that was agreed.
+        settings: what ours runs under, beyond what is set anyway.
+        weighed: what a call takes beyond what its caller has is measured too, of ours and of the vendors'.
     """
 
     op: str
@@ -49,6 +62,24 @@ class Work:
     vendors: dict[str, Callable[[], Callable[[Any], Any]]] = field(default_factory=dict)
     captured: bool = False
     bar: Bar | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    weighed: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name, and the settings that ours runs under."""
+        return ", ".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])
+
+    def run(self, argument: Any) -> Any:
+        """Our function, under the settings of this work.
+
+        Raises:
+            SettingError: one of them is no setting, or does not take the value.
+        """
+        if not self.settings:
+            return self.ours(argument)
+        with settings.override(**self.settings):
+            return self.ours(argument)
 
     @property
     def floor_us(self) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+OURS = "ours"
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -15,13 +17,19 @@ class Figure(_Part):
     median_us: float
     p10_us: float
     p90_us: float
+    extra_mib: float | None = Field(
+        None, description="the most of the device's memory that a call takes beyond its arguments, its result included"
+    )
 
 
 class Row(_Part):
     """One piece of work."""
 
     op: str
-    work: str = Field(description="its sizes, in words")
+    work: str = Field(description="its sizes, in words, and the settings")
+    settings: dict[str, str] = Field(
+        default_factory=dict, description="what ours ran under, beyond the settings at hand"
+    )
     captured: bool = Field(description="replays of a CUDA graph of four calls, a fourth of it")
     wrong: str | None = Field(description="what is wrong with our result; such work is not timed")
     why: str = Field(description="which backend ran, and why")
@@ -30,7 +38,7 @@ class Row(_Part):
     tflops: float | None = None
     gb_per_s: float | None = Field(None, description="of the fewest bytes that must be moved")
     vendors: dict[str, Figure] = Field(default_factory=dict)
-    absent: dict[str, str] = Field(default_factory=dict, description="vendors that did not run, and why")
+    absent: dict[str, str] = Field(default_factory=dict, description="vendors, or ours, that did not run, and why")
     bar: str | None = Field(None, description="what ours must reach")
     bar_met: bool | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import torch
 
 from benchmarks.command import main
 from benchmarks.ops.measure import works
 from benchmarks.ops.table import page
+from benchmarks.ops.timing import Timed, replay_of
 from dsa_exec.cli.bench_record import BenchRecord, Figure, Row
 from dsa_exec.dispatch.registry import op_names
 
@@ -25,15 +28,17 @@ def test_every_work_is_of_an_op_and_has_a_floor():
     """Sizes in words, once each, and a time that nothing can beat."""
     found = list(works())
     assert {work.op for work in found} <= {*op_names(), "attend"}
-    assert len({(work.op, work.name) for work in found}) == len(found)
+    assert len({(work.op, work.title) for work in found}) == len(found)
     assert all(work.floor_us > 0 for work in found)
 
 
 def test_a_floor_is_of_bytes_or_of_operations():
     """Top-k moves bytes; prefill scores are bound by the matrix units."""
-    floors = {(work.op, work.name): work.floor_us for work in works()}
+    floors = {(work.op, work.title): work.floor_us for work in works()}
     assert floors["topk", "2048 of 4096x65536, normal"] == pytest.approx(351, abs=1)
     assert floors["mqa_logits", "4096x65536, 64 heads"] == pytest.approx(2893, abs=10)
+    assert floors["index_select", "prefill 4096x65536, 64 heads"] == pytest.approx(2893, abs=10)
+    assert floors["index_select", "decode 128x65536, next_n 1, 64 heads"] == pytest.approx(352, abs=1)
 
 
 def test_the_committed_record_fits_its_schema():
@@ -49,6 +54,28 @@ def test_the_ratio_is_to_the_best_vendor():
     row = Row(op="topk", work="some", captured=False, wrong=None, why="", floor_us=1.0, ours=FIGURE)
     assert row.ratio is None
     assert row.model_copy(update={"vendors": {"slow": slow, "fast": FIGURE}}).ratio == 1.0
+
+
+def test_what_is_prepared_for_arguments_is_no_part_of_a_graph(monkeypatch):
+    """Each call is made before the capture, and once within it; a replay's share is of all of them."""
+    done = []
+
+    @contextlib.contextmanager
+    def capture(graph):
+        done.append("capture")
+        yield
+        done.append("end")
+
+    class Graph:
+        def replay(self):
+            done.append("replay")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    replay_of(done.append, [1, 2])(None)
+    assert done == [1, 2, "capture", 1, 2, "end", "replay"]
+    assert Timed(8.0, 4.0, 12.0).share_of(4) == Timed(2.0, 1.0, 3.0)
 
 
 @pytest.mark.parametrize(
