@@ -213,9 +213,9 @@ def decode(heads: int) -> Callable[[], Any]:
             "PARTS": True,
             "HAS_SINK": True,
             "RAW": roles.raw,
-            "WIDE": roles.wide,
             "BF16": False,
             "BLOCKS": 1,
+            "OVERLAP": True,
         }
         types = {"slot_count": "i32", "out": "*fp16"}
         return build(decode_kernel, constants, types, num_warps=roles.warps, maxnreg=roles.registers)
@@ -253,6 +253,17 @@ def settled_logits(op: str) -> Callable[[], Any]:
     return built
 
 
+def combined_decode() -> Any:
+    from dsa_exec.ops.sparse_mla_decode.kernels.combine import combine_kernel
+    from dsa_exec.ops.sparse_mla_decode.launch import combine_launch
+
+    launch = combine_launch(32 * 16, 4, 512)
+    constants = {"LATENT_DIM": 512, "SLICES": 4, "PLACES": launch.places, "CHANNELS": launch.channels}
+    constants |= {"HAS_SINK": True, "OVERLAP": True}
+    types = {"sums": "*fp16", "tops": "*fp32", "out": "*bf16"}
+    return build(combine_kernel, constants, types, ASTSource, num_warps=launch.warps)
+
+
 def around_a_vendor(name: str, **constants: Any) -> Callable[[], Any]:
     def built() -> Any:
         from dsa_exec.core.kernels import vendor_attention
@@ -282,6 +293,7 @@ BUILDS = {
     "sparse_mla_decode, 16 heads": decode(16),
     "sparse_mla_decode, 32 heads": decode(32),
     "sparse_mla_decode, 64 heads": decode(64),
+    "sparse_mla_decode, slices put together": combined_decode,
     "indices, before a vendor": around_a_vendor("_name_kernel", BLOCK=1024),
     "attention, copied after a vendor": around_a_vendor("_copy_kernel", HEADS=8, CHANNELS=512),
     "attention, cleared after a vendor": around_a_vendor("_clear_kernel", HEADS=8, CHANNELS=512),

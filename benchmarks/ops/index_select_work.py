@@ -195,6 +195,6 @@ def works() -> Iterator[Work]:
     for (rows, keys), bar in bars.items():
         yield prefill(rows, keys, 64, bar=bar)
         yield prefill(rows, keys, 64, settings={"index_select_backend": "gluon"})
-    # The microseconds are the same shares of what the best peers take, flashinfer's top-k among them, which is not here.
+    # Microseconds are the same shares of what the best peers take, flashinfer's top-k among them, which is not here.
     for requests, ratio, us in ((1, 0.65, 17.4), (32, 0.9, 130), (128, 0.93, 420)):
         yield decode(requests, 65536, 1, 64, bar=Bar(ratio=ratio, us=us))

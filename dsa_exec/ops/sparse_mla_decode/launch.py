@@ -14,6 +14,12 @@ MOST_SLICES = 64
 TILE = 64
 """Tokens of a tile of the Hopper kernel."""
 
+_COMBINING = 128
+"""Programs that put slices together, if that leaves each enough to do and not too much."""
+
+_FEWEST_OUTPUTS, _COMBINED = 128, 8192
+"""Of such a program: least outputs, and most values of all slices, 32 of a thread."""
+
 
 @dataclass(frozen=True, slots=True)
 class PortableLaunch:
@@ -48,12 +54,29 @@ class HopperLaunch:
     Attributes:
         heads: query heads of a program: 16, 32 or 64.
         slices: of each row; more than it has tiles, or than 64, mean as many.
+        overlap: start while the kernel before this one ends, and let the next one start while this one does.
         bf16: as in `PortableLaunch`.
     """
 
     heads: int
     slices: int
+    overlap: bool = True
     bf16: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CombineLaunch:
+    """Parameters of the kernel that puts slices together.
+
+    Attributes:
+        places: of a program, a power of two; a place is a head of a row.
+        channels: of each, a power of two.
+        warps: of a program.
+    """
+
+    places: int
+    channels: int
+    warps: int
 
 
 class Roles(NamedTuple):
@@ -66,7 +89,6 @@ class Roles(NamedTuple):
         gather_registers: of a thread that gathers.
         registers: of a thread, on average.
         raw: tiles hold codes, whose scales are applied to scores and weights.
-        wide: a load of codes reads 256 bytes of each of two tokens, not 128 of four.
     """
 
     warps: int
@@ -75,10 +97,9 @@ class Roles(NamedTuple):
     gather_registers: int
     registers: int
     raw: bool = False
-    wide: bool = False
 
 
-# Two programs of 16 heads fit a multiprocessor, one of more. Registers are where the compiler spills least.
+# One program fits a multiprocessor. Registers are where the compiler spills least.
 _ROLES = {
     16: Roles(4, 2, 2, 128, 168),
     32: Roles(4, 2, 2, 128, 168),
@@ -140,6 +161,25 @@ def row_slices(programs: int, tiles: int, seats: int) -> int:
         seats: programs that run at a time.
     """
     return max(1, min(tiles, MOST_SLICES, seats // max(programs, 1)))
+
+
+@functools.lru_cache(maxsize=256)
+def combine_launch(places: int, slices: int, latent_dim: int) -> CombineLaunch:
+    """Parameters of the kernel that puts slices together.
+
+    With overlap its programs start where programs that made slices end, the first of which take as many of them as fit:
+    about as many as there are multiprocessors, each with more to do, are launched sooner than more.
+
+    Args:
+        places: heads of all rows.
+        slices: of a row, at most `MOST_SLICES`.
+        latent_dim: channels of a place.
+    """
+    width = _power_of_two(latent_dim)
+    parts = max(2, _power_of_two(slices))
+    outputs = min(max(_power_of_two(places * width // _COMBINING), _FEWEST_OUTPUTS), _COMBINED // parts)
+    warps = min(max(parts * outputs // 1024, 1), 8)
+    return CombineLaunch(max(1, outputs // width), min(width, outputs), warps)
 
 
 def slice_tokens(k: int, slices: int, tile: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from dsa_exec.core.kernels.attention import finish_softmax
+from dsa_exec.ops.sparse_mla_decode.launch import combine_launch
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,25 @@ class Parts:
         return cls(sums, out.new_empty(rows, slices, heads, dtype=torch.float32))
 
 
-@triton.jit(do_not_specialize=["heads", "slices"])
+@triton.jit
+def _each(values, PLACES: tl.constexpr):
+    """Values [PLACES]; one alone as a scalar, which threads need not exchange between layouts."""
+    if PLACES == 1:
+        return tl.max(values, 0)
+    else:  # noqa: RET505 - a statement of its own would be compiled too
+        return values
+
+
+@triton.jit
+def _beside(values, PLACES: tl.constexpr):
+    """What `_each` gives, to stand beside [PLACES, n]."""
+    if PLACES == 1:
+        return values
+    else:  # noqa: RET505 - a statement of its own would be compiled too
+        return values[:, None]
+
+
+@triton.jit(do_not_specialize=["heads", "slices", "places"])
 def combine_kernel(
     sums,
     tops,
@@ -40,38 +59,44 @@ def combine_kernel(
     lse,
     heads,
     slices,
+    places,
     LATENT_DIM: tl.constexpr,
     SLICES: tl.constexpr,
+    PLACES: tl.constexpr,
     CHANNELS: tl.constexpr,
     HAS_SINK: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
-    """A program has a block of channels of one head of one row, and adds up its slices in their order."""
+    """A program has a block of channels of a few places, each a head of a row, and adds up slices in their order."""
     blocks: tl.constexpr = (LATENT_DIM + CHANNELS - 1) // CHANNELS
     program = tl.program_id(0)
-    place = (program // blocks).to(tl.int64)
+    place = (program // blocks).to(tl.int64) * PLACES + tl.arange(0, PLACES)
+    is_place = place < places
     row = place // heads
     head = place - row * heads
     channel = program % blocks * CHANNELS + tl.arange(0, CHANNELS)
     part = tl.arange(0, SLICES)
-    at = (row * slices + part) * heads + head
+    at = (row[:, None] * slices + part[None, :]) * heads + head[:, None]
     if OVERLAP:
         tl.extra.cuda.gdc_wait()  # launched while slices are still being made: what they wrote is seen from here on
-    there = part < slices
+        tl.extra.cuda.gdc_launch_dependents()
+    there = is_place[:, None] & (part < slices)[None, :]
     top = tl.load(tops + at, mask=there, other=float("-inf"))
-    is_read = there[:, None] & (channel < LATENT_DIM)[None, :]
-    sliced = tl.load(sums + at[:, None] * LATENT_DIM + channel[None, :], mask=is_read, other=0.0).to(tl.float32)
-    best = tl.max(top, 0)
-    share = tl.exp2(top - tl.where(best == float("-inf"), 0.0, best))
+    is_channel = channel < LATENT_DIM
+    is_read = there[:, :, None] & is_channel[None, None, :]
+    sliced = tl.load(sums + at[:, :, None] * LATENT_DIM + channel[None, None, :], mask=is_read, other=0.0)
+    best = _each(tl.max(top, 1), PLACES)
+    share = tl.exp2(top - _beside(tl.where(best == float("-inf"), 0.0, best), PLACES))
     if HAS_SINK:
-        sinks = tl.load(sink + head)
+        sinks = _each(tl.load(sink + head, mask=is_place, other=float("-inf")), PLACES)
     else:
         sinks = float("-inf")
-    factor, row_lse = finish_softmax(best, tl.sum(share, 0), sinks)
-    attended = tl.sum(sliced * share[:, None], 0) * factor
-    tl.store(out + place * LATENT_DIM + channel, attended.to(out.dtype.element_ty), mask=channel < LATENT_DIM)
+    factor, row_lse = finish_softmax(best, _each(tl.sum(share, 1), PLACES), sinks)
+    attended = tl.sum(sliced.to(tl.float32) * share[:, :, None], 1) * _beside(factor, PLACES)
+    to = out + place[:, None] * LATENT_DIM + channel[None, :]
+    tl.store(to, attended.to(out.dtype.element_ty), mask=is_place[:, None] & is_channel[None, :])
     if program % blocks == 0:
-        tl.store(lse + place, row_lse)
+        tl.store(lse + place, tl.zeros([PLACES], tl.float32) + row_lse, mask=is_place)
 
 
 def combine(parts: Parts, sink: torch.Tensor | None, out: torch.Tensor, lse: torch.Tensor, *, overlap: bool) -> None:
@@ -82,9 +107,9 @@ def combine(parts: Parts, sink: torch.Tensor | None, out: torch.Tensor, lse: tor
     """
     rows, heads, latent_dim = out.shape
     slices = parts.sums.shape[1]
-    # Few programs would leave multiprocessors idle.
-    channels = min(triton.next_power_of_2(latent_dim), 128 if rows * heads < 512 else 512)
-    combine_kernel[(rows * heads * triton.cdiv(latent_dim, channels),)](
+    launch = combine_launch(rows * heads, slices, latent_dim)
+    programs = triton.cdiv(rows * heads, launch.places) * triton.cdiv(latent_dim, launch.channels)
+    combine_kernel[(programs,)](
         parts.sums,
         parts.tops,
         sink,
@@ -92,11 +117,13 @@ def combine(parts: Parts, sink: torch.Tensor | None, out: torch.Tensor, lse: tor
         lse,
         heads,
         slices,
+        rows * heads,
         LATENT_DIM=latent_dim,
         SLICES=max(2, triton.next_power_of_2(slices)),
-        CHANNELS=channels,
+        PLACES=launch.places,
+        CHANNELS=launch.channels,
         HAS_SINK=sink is not None,
         OVERLAP=overlap,
-        num_warps=4 if slices >= 8 else 2,
+        num_warps=launch.warps,
         **({"launch_pdl": True} if overlap else {}),
     )

@@ -28,37 +28,29 @@ ROPE_WORD = gl.constexpr(132)
 around a loop takes a register a byte."""
 
 
-@gluon.constexpr_function
-def code_layout(wide):
-    """How four warps hold codes: token, group of 128 channels, word of four codes.
+# How four warps hold codes: token, group of 128 channels, word of four codes. A load reads 128 bytes of each of four
+# tokens. Tokens alternate within eight lanes so that the 32 bytes that a lane stores later fall into different banks of
+# the swizzled tile.
+CODES = gl.constexpr(
+    gl.DistributedLinearLayout(
+        reg_bases=[[0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 2, 0], [16, 0, 0], [32, 0, 0]],
+        lane_bases=[[0, 0, 4], [0, 0, 8], [1, 0, 0], [0, 0, 16], [2, 0, 0]],
+        warp_bases=[[4, 0, 0], [8, 0, 0]],
+        block_bases=[],
+        shape=[64, 4, 32],
+    )
+)
 
-    A load reads 128 bytes of each of four tokens, or 256 of each of two. Tokens alternate within eight lanes so that
-    the 32 bytes that a lane stores later fall into different banks of the swizzled tile.
-    """
-    if wide:
-        registers = [[0, 0, 1], [0, 0, 2], [0, 2, 0], [8, 0, 0], [16, 0, 0], [32, 0, 0]]
-        lanes = [[0, 0, 4], [0, 0, 8], [1, 0, 0], [0, 0, 16], [0, 1, 0]]
-        warps = [[2, 0, 0], [4, 0, 0]]
-    else:
-        registers = [[0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 2, 0], [16, 0, 0], [32, 0, 0]]
-        lanes = [[0, 0, 4], [0, 0, 8], [1, 0, 0], [0, 0, 16], [2, 0, 0]]
-        warps = [[4, 0, 0], [8, 0, 0]]
-    return gl.DistributedLinearLayout(registers, lanes, warps, block_bases=[], shape=[64, 4, 32])
-
-
-@gluon.constexpr_function
-def rope_layout(wide):
-    """How they hold RoPE parts, token and word of two channels: each warp those of its tokens."""
-    if wide:
-        registers = [[0, 1], [8, 0], [16, 0], [32, 0]]
-        lanes = [[0, 2], [0, 4], [1, 0], [0, 8], [0, 16]]
-        warps = [[2, 0], [4, 0]]
-    else:
-        registers = [[0, 1], [0, 2], [16, 0], [32, 0]]
-        lanes = [[0, 4], [0, 8], [1, 0], [0, 16], [2, 0]]
-        warps = [[4, 0], [8, 0]]
-    return gl.DistributedLinearLayout(registers, lanes, warps, block_bases=[], shape=[64, 32])
-
+# How they hold RoPE parts, token and word of two channels: each warp those of its tokens.
+ROPE = gl.constexpr(
+    gl.DistributedLinearLayout(
+        reg_bases=[[0, 1], [0, 2], [16, 0], [32, 0]],
+        lane_bases=[[0, 4], [0, 8], [1, 0], [0, 16], [2, 0]],
+        warp_bases=[[4, 0], [8, 0]],
+        block_bases=[],
+        shape=[64, 32],
+    )
+)
 
 # How they hold scales that they only pass on, token and group: two a thread.
 PASSED_SCALES = gl.constexpr(
@@ -81,8 +73,18 @@ def seen_as(memory, DTYPE: gl.constexpr, SHAPE: gl.constexpr, LAYOUT: gl.constex
         return memory._reinterpret(DTYPE, SHAPE, LAYOUT)
 
 
+AWAIT_KERNEL_BEFORE = gl.constexpr("griddepcontrol.wait; mov.u32 $0, 0;")
+LET_NEXT_KERNEL_START = gl.constexpr("griddepcontrol.launch_dependents; mov.u32 $0, 0;")
+
+
 @gluon.jit
-def load_tile(cache, slots, scale_slots, slot_count, CODES: gl.constexpr, ROPE: gl.constexpr):
+def ptx(code: gl.constexpr, constraints: gl.constexpr, args):
+    """Run a line of the above; gives $0."""
+    return gl.inline_asm_elementwise(code, constraints, args, dtype=gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
+def load_tile(cache, slots, scale_slots, slot_count):
     """Issue the loads of a tile; slots that name no token of the cache give zeros and are not addressed.
 
     Args:
@@ -196,20 +198,18 @@ def gather_tiles(
     PRODUCERS: gl.constexpr,
     BUFFERS: gl.constexpr,
     RAW: gl.constexpr,
-    WIDE: gl.constexpr,
     BF16: gl.constexpr,
+    OVERLAP: gl.constexpr,
 ):
     """Every PRODUCERS-th tile of slots [begin, end), from the FIRST one on, into the ring of buffers."""
     STEP: gl.constexpr = TOKENS * PRODUCERS
-    CODES: gl.constexpr = code_layout(WIDE)
-    ROPE: gl.constexpr = rope_layout(WIDE)
     SCALES: gl.constexpr = PASSED_SCALES if RAW else gl.SliceLayout(2, CODES)
     place = gl.arange(0, TOKENS, layout=gl.SliceLayout(1, gl.SliceLayout(2, CODES)))
     scale_place = gl.arange(0, TOKENS, layout=gl.SliceLayout(1, SCALES))
     at = begin + FIRST * TOKENS
     picked = gl.load(slots + at + place, mask=at + place < end, other=-1)
     scale_picked = gl.load(slots + at + scale_place, mask=at + scale_place < end, other=-1)
-    codes, scales, rope = load_tile(cache, picked, scale_picked, slot_count, CODES, ROPE)
+    codes, scales, rope = load_tile(cache, picked, scale_picked, slot_count)
     at += STEP
     picked = gl.load(slots + at + place, mask=at + place < end, other=-1)
     scale_picked = gl.load(slots + at + scale_place, mask=at + scale_place < end, other=-1)
@@ -226,8 +226,11 @@ def gather_tiles(
         fence_async_shared()
         barrier()
         mbarrier.arrive(full.index(buffer))
-        codes, scales, rope = load_tile(cache, picked, scale_picked, slot_count, CODES, ROPE)
+        codes, scales, rope = load_tile(cache, picked, scale_picked, slot_count)
         at = start + 2 * STEP
         picked = gl.load(slots + at + place, mask=at + place < end, other=-1)
         scale_picked = gl.load(slots + at + scale_place, mask=at + scale_place < end, other=-1)
         tile += PRODUCERS
+    if OVERLAP and FIRST == 0:
+        # What is left takes about as long as it takes to launch a kernel.
+        ptx(LET_NEXT_KERNEL_START, "=r", [])

@@ -14,7 +14,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from dsa_exec.ops.sparse_mla_decode import Call
 from dsa_exec.ops.sparse_mla_decode.kernels.combine import Parts, combine
-from dsa_exec.ops.sparse_mla_decode.kernels.gather import TOKENS, gather_tiles, seen_as
+from dsa_exec.ops.sparse_mla_decode.kernels.gather import AWAIT_KERNEL_BEFORE, TOKENS, gather_tiles, ptx, seen_as
 from dsa_exec.ops.sparse_mla_decode.kernels.products import LATENT, LOG2_E, ROPE_CHANNELS, attend_slice
 from dsa_exec.ops.sparse_mla_decode.launch import HopperLaunch, roles_of, slice_tokens
 
@@ -45,8 +45,8 @@ def decode_kernel(
     PARTS: gl.constexpr,
     HAS_SINK: gl.constexpr,
     RAW: gl.constexpr,
-    WIDE: gl.constexpr,
     BF16: gl.constexpr,
+    OVERLAP: gl.constexpr,
 ):
     """Programs are in the order of blocks of heads, rows, slices: blocks share in L2 what they gather."""
     LATENT_TYPE: gl.constexpr = gl.bfloat16 if BF16 else gl.float16
@@ -87,6 +87,9 @@ def decode_kernel(
     for buffer in gl.static_range(BUFFERS):
         mbarrier.init(full.index(buffer), count=1)
         mbarrier.init(empty.index(buffer), count=1)
+    if OVERLAP:
+        # Nothing is read or written before: it may still belong to the kernels before this one.
+        ptx(AWAIT_KERNEL_BEFORE, "=r", [])
     # The tuples of arguments must stand here: one that comes from a variable is not lowered.
     if PRODUCERS == 1:
         gl.warp_specialize(
@@ -103,7 +106,7 @@ def decode_kernel(
                     gather_tiles,
                     (
                         cache, slots, begin, end, slot_count, latent_words, rope_words, scale_words, full, empty,
-                        0, PRODUCERS, BUFFERS, RAW, WIDE, BF16,
+                        0, PRODUCERS, BUFFERS, RAW, BF16, OVERLAP,
                     ),
                 ),
             ],
@@ -125,14 +128,14 @@ def decode_kernel(
                     gather_tiles,
                     (
                         cache, slots, begin, end, slot_count, latent_words, rope_words, scale_words, full, empty,
-                        0, PRODUCERS, BUFFERS, RAW, WIDE, BF16,
+                        0, PRODUCERS, BUFFERS, RAW, BF16, OVERLAP,
                     ),
                 ),
                 (
                     gather_tiles,
                     (
                         cache, slots, begin, end, slot_count, latent_words, rope_words, scale_words, full, empty,
-                        1, PRODUCERS, BUFFERS, RAW, WIDE, BF16,
+                        1, PRODUCERS, BUFFERS, RAW, BF16, OVERLAP,
                     ),
                 ),
             ],
@@ -189,10 +192,11 @@ def attend(call: Call, launch: HopperLaunch) -> tuple[torch.Tensor, torch.Tensor
             PARTS=parts is not None,
             HAS_SINK=call.attn_sink is not None,
             RAW=roles.raw,
-            WIDE=roles.wide,
             BF16=bool(launch.bf16),
+            OVERLAP=bool(launch.overlap),
             num_warps=roles.warps,
             maxnreg=roles.registers,
+            launch_pdl=bool(launch.overlap),
         )
         if parts is not None:
             combine(parts, call.attn_sink, out, lse, overlap=True)
