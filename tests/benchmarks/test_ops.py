@@ -94,10 +94,12 @@ def test_what_cannot_be_done_is_said_in_a_sentence(arguments, words, capsys):
 
 
 def test_a_missed_bar_is_told_under_check(tmp_path):
-    """The committed record has none; of one that has, 0 without --check, 1 with it."""
-    assert main(["ops", "--read", str(RECORD), "--check"]) == 0
-    missed = tmp_path / "missed.json"
-    missed.write_text(RECORD.read_text().replace('"bar_met": true', '"bar_met": false', 1))
+    """Of a record that has one 0 without --check, 1 with it; of one that has none 0."""
+    text = RECORD.read_text().replace('"bar_met": false', '"bar_met": true')
+    met, missed = tmp_path / "met.json", tmp_path / "missed.json"
+    met.write_text(text)
+    missed.write_text(text.replace('"bar_met": true', '"bar_met": false', 1))
+    assert main(["ops", "--read", str(met), "--check"]) == 0
     assert main(["ops", "--read", str(missed)]) == 0
     assert main(["ops", "--read", str(missed), "--check"]) == 1
 

@@ -209,7 +209,7 @@ def test_the_sentence_of_a_decline(compiled):
     decision = weigh("sparse_mla_decode", decode_call(24, 40), FakeFlashMla().capabilities())
     assert decision.why == (
         "auto: flash_mla declines: 24 heads, 40 rows: on an H100 the gluon kernel took 0.56 of its time "
-        "with 16 heads and 32 rows (benchmarks/results/h100/ops.json)"
+        "with 16 heads and 32 rows (benchmarks/results/h100/ops-without-overlap.json)"
     )
 
 

@@ -64,7 +64,9 @@ def paged(generator, lens, heads=4, *, page_tokens=64, order="plain"):
 
 
 def by(backend, arguments, k, launch="", **more):
-    with settings.override(index_select_backend=backend, kernel_launch=launch, **more):
+    # Apart means the specification: a vendor's kernel may take infinite scales otherwise.
+    apart = dict.fromkeys(("mqa_logits_backend", "paged_mqa_logits_backend", "topk_backend"), "torch")
+    with settings.override(index_select_backend=backend, kernel_launch=launch, **apart, **more):
         return index_select(*arguments, k).indices
 
 

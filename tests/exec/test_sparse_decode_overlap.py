@@ -22,6 +22,18 @@ ON_HOPPER = pytest.mark.skipif(
 )
 
 
+@pytest.mark.parametrize(
+    ("rows", "heads", "overlap"),
+    [
+        *((1, 16, True), (2, 16, True), (4, 8, False), (4, 16, False), (16, 16, False), (32, 16, True)),
+        *((1, 128, False), (8, 64, False), (32, 64, True), (128, 128, True)),
+    ],
+)
+def test_kernels_overlap_where_it_was_measured_to_help(rows, heads, overlap):
+    """With few slices; with many where their programs leave half of the device free, and few put them together."""
+    assert hopper_launch(rows, heads, K, multiprocessors=132).overlap == overlap
+
+
 @pytest.mark.parametrize("rows", [1, 32, 128])
 def test_kernels_overlap_unless_told_otherwise(rows):
     """Whatever the number of rows; `kernel_launch` turns it off."""
@@ -35,15 +47,17 @@ def test_kernels_overlap_unless_told_otherwise(rows):
     ("places", "slices", "launch"),
     [
         (16, 32, CombineLaunch(1, 128, 4)),
-        (16 * 16, 8, CombineLaunch(2, 512, 8)),
+        (16 * 16, 8, CombineLaunch(1, 128, 4)),
+        (16 * 64, 8, CombineLaunch(1, 512, 4)),
         (32 * 8, 4, CombineLaunch(2, 512, 4)),
         (32 * 16, 4, CombineLaunch(4, 512, 8)),
         (32 * 128, 2, CombineLaunch(8, 512, 8)),
-        (4 * 128, 64, CombineLaunch(1, 128, 8)),
+        (4 * 128, 64, CombineLaunch(1, 512, 4)),
+        (2, 5, CombineLaunch(1, 128, 2)),
     ],
 )
-def test_slices_are_put_together_by_a_program_a_multiprocessor(places, slices, launch):
-    """About 128 programs, unless that leaves one fewer than 128 outputs, or more than 32 values a thread."""
+def test_few_slices_are_put_together_by_a_program_a_multiprocessor(places, slices, launch):
+    """About 128 programs, unless that leaves one more than 32 values a thread; of many slices one place a program."""
     assert combine_launch(places, slices, 512) == launch
 
 

@@ -14,11 +14,11 @@ MOST_SLICES = 64
 TILE = 64
 """Tokens of a tile of the Hopper kernel."""
 
-_COMBINING = 128
-"""Programs that put slices together, if that leaves each enough to do and not too much."""
+_COMBINING, _FEW_SLICES = 128, 4
+"""Programs that put slices together, if rows have no more of them than this."""
 
-_FEWEST_OUTPUTS, _COMBINED = 128, 8192
-"""Of such a program: least outputs, and most values of all slices, 32 of a thread."""
+_COMBINED = 8192
+"""The most values of all slices that such a program takes, 32 a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,10 @@ def hopper_launch(rows: int, heads: int, k: int, *, multiprocessors: int) -> Hop
     """The Hopper kernel's parameters; arguments as of `portable_launch`."""
     block = 16 if heads <= 16 else 32 if heads <= 32 else 64
     programs = rows * -(-heads // block)
-    return HopperLaunch(block, row_slices(programs, -(-k // TILE), multiprocessors))
+    slices = row_slices(programs, -(-k // TILE), multiprocessors)
+    # What puts many slices together has much to read, and takes room where it starts early, unless there is room left.
+    little = programs * slices <= multiprocessors // 2 and rows * heads * 4 <= multiprocessors
+    return HopperLaunch(block, slices, overlap=slices <= _FEW_SLICES or little)
 
 
 def row_slices(programs: int, tiles: int, seats: int) -> int:
@@ -167,8 +170,9 @@ def row_slices(programs: int, tiles: int, seats: int) -> int:
 def combine_launch(places: int, slices: int, latent_dim: int) -> CombineLaunch:
     """Parameters of the kernel that puts slices together.
 
-    With overlap its programs start where programs that made slices end, the first of which take as many of them as fit:
-    about as many as there are multiprocessors, each with more to do, are launched sooner than more.
+    With overlap its programs start where programs that made slices end, the first of which take as many of them as fit.
+    Where each has little to do, about as many as there are multiprocessors are launched sooner than more. Of many
+    slices a program reads one place's, and of few places a quarter of that: reading takes most of its time.
 
     Args:
         places: heads of all rows.
@@ -176,8 +180,10 @@ def combine_launch(places: int, slices: int, latent_dim: int) -> CombineLaunch:
         latent_dim: channels of a place.
     """
     width = _power_of_two(latent_dim)
+    if slices > _FEW_SLICES:
+        return CombineLaunch(1, min(width, 128 if places < 512 else 512), 4 if slices >= 8 else 2)
     parts = max(2, _power_of_two(slices))
-    outputs = min(max(_power_of_two(places * width // _COMBINING), _FEWEST_OUTPUTS), _COMBINED // parts)
+    outputs = min(max(_power_of_two(places * width // _COMBINING), 128), _COMBINED // parts)
     warps = min(max(parts * outputs // 1024, 1), 8)
     return CombineLaunch(max(1, outputs // width), min(width, outputs), warps)
 
