@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dsa_config import settings
-from dsa_exec import GatheredKeys, MemoryReading, index_select, record_calls
+from dsa_exec import GatheredKeys, MemoryReading, PagedKeys, index_select, record_calls
+from dsa_exec.caches.index_k_cache import IndexKCache
 from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.logits_workspace import LogitsWorkspace
 from dsa_exec.core.numerics import E4M3
@@ -127,6 +128,10 @@ def test_the_kernel_for_hopper_declines_until_logits_are_scarce():
     assert fused.declines(hopper_call(), HOPPER) == ROOM
     assert fused.declines(hopper_call(scarce=True), HOPPER) is None
     assert "for sm90" in fused.declines(hopper_call(scarce=True), dataclasses.replace(HOPPER, arch="sm100"))
+    cache = IndexKCache.allocate(64, device="cpu", model_dtype=torch.bfloat16)
+    table, lens = torch.zeros(2, 1, dtype=torch.int32), torch.ones(2, 1, dtype=torch.int32)
+    cached = dataclasses.replace(hopper_call(scarce=True), keys=PagedKeys(cache, table, lens))
+    assert "these are in the cache" in fused.declines(cached, HOPPER)
 
 
 @pytest.mark.usefixtures("on_hopper")

@@ -26,6 +26,8 @@ def _refuses(call: Call, hw: Capabilities) -> str | None:
 def _declines(call: Call, hw: Capabilities) -> str | None:
     if (sentence := declines_off_hopper(hw)) is not None:
         return sentence
+    if not isinstance(call.keys, GatheredKeys):
+        return "for gathered keys, these are in the cache"
     return None if call.scarce else "slower than logits and topk apart where there is room for the logits"
 
 
