@@ -16,5 +16,6 @@ BESIDE_FLASH_MLA = Measured(
 )
 """2048 slots a row, replayed from a graph; flash_mla by this op, with the padding and the kernels around it.
 
-Of a time before kernels overlapped: they do not now where one request has 64 heads or more, and elsewhere ours is faster
-than it was by up to 12 %, which changes nothing about who is."""
+Of a time before kernels overlapped. They do not now where one request has 64 heads or more, and elsewhere ours is up to
+12 % faster than it was, which changes nothing about who is.
+"""
