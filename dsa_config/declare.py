@@ -29,6 +29,7 @@ def setting(
     deprecated_names: Sequence[Deprecated] = (),
     effect: Effect = "call",
     introduced: str | None = None,
+    may_differ: str = "",
     **field: Any,
 ) -> T:
     """Declare one setting of a `LiveSettings` class.
@@ -39,6 +40,8 @@ def setting(
         deprecated_names: earlier environment names, in order of precedence.
         effect: until when a change still matters.
         introduced: the version of the project that has the setting first.
+        may_differ: why ranks that work together may have different values of it, in one clause; if it is left out,
+            they must agree on it.
         **field: anything else that `pydantic.Field` takes, such as `ge=0`. The docstring under the field is its
             description, unless one is given here.
     """
@@ -47,7 +50,7 @@ def setting(
             f"deprecated_names={deprecated_names!r}: wanted Renamed(name, since=..., remove_in=...) or Merged(...)"
         )
     info: FieldInfo = Field(default, **field)
-    info.metadata.append(Declared(env, tuple(deprecated_names), effect, introduced))
+    info.metadata.append(Declared(env, tuple(deprecated_names), effect, introduced, may_differ))
     return cast(T, info)
 
 
@@ -118,4 +121,5 @@ class LiveSettings(BaseSettings, Surface):
             if declared.deprecated:
                 entry["x-deprecated-names"] = list(declared.variables[1:])
             entry["x-effect"] = declared.effect
+            entry["x-ranks"] = "may differ" if declared.may_differ else "must agree"
         return document

@@ -54,6 +54,7 @@ class Declared:
     deprecated_names: tuple[Deprecated, ...] = ()
     effect: Effect = "call"
     introduced: str | None = None
+    may_differ: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +69,8 @@ class Setting:
     """The default as it was declared, before the field's validators saw it."""
     effect: Effect
     introduced: str | None
+    may_differ: str
+    """Why ranks that work together may have different values of it; empty: they must agree on it."""
     annotation: Any
     parse: Callable[[object], Any]
     """The field's one parser: text or a Python value in, the validated value out, or `Rejected`."""
@@ -174,6 +177,7 @@ def _settings_of(cls: type[LiveSettings]) -> dict[str, Setting]:
             given_default=given_default,
             effect=declared.effect,
             introduced=declared.introduced,
+            may_differ=declared.may_differ,
             annotation=field.annotation,
             parse=parse,
             grammar=grammars_of(cls)[name],

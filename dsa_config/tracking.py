@@ -139,9 +139,18 @@ def fingerprint(cls: type[LiveSettings], values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def stable_text(name: str, value: Any) -> str:
+    """A value as JSON that is the same in every process.
+
+    Raises:
+        TypeError: a value that has no form outside the process.
+    """
+    return json.dumps(_plain(name, value), sort_keys=True)
+
+
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, set | frozenset):  # the order of a set differs between processes
-        return sorted(json.dumps(_plain(name, member), sort_keys=True) for member in value)
+        return sorted(stable_text(name, member) for member in value)
     try:
         return to_jsonable_python(value)
     except ValueError as error:

@@ -146,10 +146,13 @@ class DSASettings(LiveSettings):
     """Launch parameters for experiments, such as `topk.gluon.blocks=8`: op.backend.field=number, several of them apart
     by blanks or commas. Without it the measured choice holds."""
 
-    debug_check_indices: bool = setting(False)
+    debug_check_indices: bool = setting(
+        False,
+        may_differ="it checks the tensors of one process and changes none; the suspected rank alone may pay for it",
+    )
     """Check the values of slots, indices and lengths on accelerators too, at the price of a host synchronisation."""
 
-    debug_log_decisions: bool = setting(False)
+    debug_log_decisions: bool = setting(False, may_differ="it is about the log of one process and changes no result")
     """Log every choice of a backend, not only the first of its kind."""
 
     @field_validator("kernel_launch")

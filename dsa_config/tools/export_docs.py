@@ -85,6 +85,7 @@ def _about(setting: Setting, *, read: bool) -> list[str]:
         ("environment", f"`{setting.variable}`"),
         *([("deprecated names", ", ".join(old))] if old else []),
         ("takes effect", f"at {NEXT[setting.effect]}"),
+        ("across ranks", f"may differ: {setting.may_differ}" if setting.may_differ else "must agree"),
         ("since", setting.introduced or "the first version"),
         ("example", f"`{setting.variable}={_cell(_example(setting))}`"),
     ]

@@ -30,6 +30,19 @@ def test_only_the_settings_read_the_environment(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_one_folder_talks_to_other_ranks(path):
+    """Outside dsa_exec/runtime/distributed nothing imports torch.distributed."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    allowed = path.is_relative_to(ROOT / "dsa_exec" / "runtime" / "distributed")
+    assert allowed or not any(name.startswith("torch.distributed") for name in names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_files_are_small_and_named_for_what_they_hold(path):
     """One idea a file: at most 300 lines, and no drawer for everything."""
     assert len(path.read_text().splitlines()) <= 300

@@ -28,6 +28,16 @@ def produces(heading: str) -> Callable[[Producer], Producer]:
 
 def all_producers() -> dict[str, list[Producer]]:
     """Every producer, by heading."""
-    for topic in ("setting_values", "setting_sources", "scopes", "calls", "memory", "models", "passes", "commands"):
+    for topic in (
+        "setting_values",
+        "setting_sources",
+        "scopes",
+        "calls",
+        "memory",
+        "models",
+        "ranks",
+        "passes",
+        "commands",
+    ):
         importlib.import_module(f"troubles.{topic}")
     return PRODUCERS
