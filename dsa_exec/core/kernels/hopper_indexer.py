@@ -28,6 +28,8 @@ CHANNELS = gl.constexpr(128)
 COLUMNS = gl.constexpr(128)  # columns of a product; a program has two
 ACCUMULATOR = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 128, 32]))
 NAN_STAYS = gl.constexpr(tl.PropagateNan.ALL)
+TILES = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=8, rank=2)
+"""How the copy engine lays down tiles of queries, 256 rows, and of keys, 128."""
 
 
 @gluon.constexpr_function
@@ -65,6 +67,16 @@ def _half_sums_layout(heads):
 @gluon.constexpr_function
 def _quarter_sums_layout(heads):
     return _layout(heads, [[0, 0, 1, 0], [8, 0, 0, 0]], [[0, 0, 0, 1], [0, 1, 0, 0]], 2, 2)
+
+
+@gluon.jit
+def load_weights(head_weights, first_row, t, weight_stride, HEADS: gl.constexpr):
+    """Weights of a program's columns, those of the first and of the second half of its rows; 0 beyond row t."""
+    column = gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, ACCUMULATOR))
+    row_a, row_b = first_row + column // HEADS, first_row + COLUMNS // HEADS + column // HEADS
+    weights_a = head_weights + row_a.to(gl.int64) * weight_stride + column % HEADS
+    weights_b = weights_a + COLUMNS // HEADS * weight_stride
+    return gl.load(weights_a, mask=row_a < t, other=0.0), gl.load(weights_b, mask=row_b < t, other=0.0)
 
 
 @gluon.jit

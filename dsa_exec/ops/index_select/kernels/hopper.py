@@ -25,9 +25,11 @@ from dsa_exec.core.kernels.hopper_indexer import (
     COLUMNS,
     SLOT,
     TILE,
+    TILES,
     advance,
     barrier,
     copy_to_shared,
+    load_weights,
     refill,
     score_layout,
 )
@@ -78,16 +80,6 @@ def _span(read_at, written, thresholds, before, from_key, offered, memory, place
     first = of_rows(before - from_key, ROWS) + lane
     position = of_rows(from_key * 0 + before, ROWS) + lane
     return read_at - written, thresholds, first, of_rows(offered, ROWS), memory, position, place_bytes
-
-
-@gluon.jit
-def _weights(head_weights, first_row, t, weight_stride, HEADS: gl.constexpr):
-    column = gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, ACCUMULATOR))
-    row_a = first_row + column // HEADS
-    row_b = row_a + COLUMNS // HEADS
-    a = head_weights + row_a.to(gl.int64) * weight_stride + column % HEADS
-    b = a + (COLUMNS // HEADS) * weight_stride
-    return gl.load(a, mask=row_a < t, other=0.0), gl.load(b, mask=row_b < t, other=0.0)
 
 
 @gluon.jit
@@ -170,7 +162,7 @@ def select_kernel(
             barrier()  # all have done with the queries before
             mbarrier.expect(q_full, 2 * COLUMNS * CHANNELS)
             copy_to_shared(q_tiles, [first_row * HEADS, 0], q_full, queries)
-            weights = _weights(head_weights, first_row, t, weight_stride, HEADS)
+            weights = load_weights(head_weights, first_row, t, weight_stride, HEADS)
             counts = gl.zeros([ROWS, 32], gl.int32, LANES)
             thresholds = gl.full([ROWS, 32], float("nan"), gl.float32, LANES)
             zero = gl.zeros([TILE, COLUMNS], gl.float32, ACCUMULATOR)
@@ -201,7 +193,7 @@ def select_kernel(
                             memory, row_memory, counts, thresholds, to, start, k, False, ROWS, CAPACITY
                         )
                         # Not kept in registers meanwhile, where all of a row's candidates are.
-                        weights = _weights(head_weights, first_row, t, weight_stride, HEADS)
+                        weights = load_weights(head_weights, first_row, t, weight_stride, HEADS)
                         zero = gl.zeros([TILE, COLUMNS], gl.float32, ACCUMULATOR)
                         done = zero, zero
                     written = (slot // UNROLL & 1) * (ROWS * ROW_BYTES)
@@ -237,13 +229,12 @@ def select_of_gathered(call: Call, keys: GatheredKeys, launch: HopperLaunch) -> 
     s = keys.keys.shape[0]
     groups = launch.groups(t, heads)
     programs = launch.programs_for(groups)
-    # One allocation for candidates and the counter of groups: the least that an allocator hands out is a page of these.
+    # The counter of groups lies behind the candidates: with one of its own a call of 4096 rows would exceed 64 MiB.
     memory = call.q.new_empty(launch.candidate_bytes(programs, heads) // 4 + 1, dtype=torch.float32)
     picked = call.q.new_empty(t, call.k, dtype=torch.int32)
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=8, rank=2)
     select_kernel[(programs,)](
-        TensorDescriptor.from_tensor(call.q.view(t * heads, channels), [256, channels], layout),
-        TensorDescriptor.from_tensor(keys.keys, [128, channels], layout),
+        TensorDescriptor.from_tensor(call.q.view(t * heads, channels), [256, channels], TILES),
+        TensorDescriptor.from_tensor(keys.keys, [128, channels], TILES),
         keys.scales,
         call.head_weights,
         keys.starts,

@@ -19,9 +19,11 @@ from dsa_exec.core.kernels.hopper_indexer import (
     COLUMNS,
     SLOT,
     TILE,
+    TILES,
     advance,
     barrier,
     copy_to_shared,
+    load_weights,
     refill,
     score_layout,
 )
@@ -104,13 +106,7 @@ def logits_kernel(
         mbarrier.expect(q_full, 2 * COLUMNS * CHANNELS)
         copy_to_shared(q_tiles, [first_row * HEADS, 0], q_full, queries)
 
-        column = gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, ACCUMULATOR))
-        row_a, row_b = first_row + column // HEADS, first_row + HALF + column // HEADS
-        weights_a = head_weights + row_a.to(gl.int64) * weight_stride + column % HEADS
-        weights_a, weights_b = (
-            gl.load(weights_a, mask=row_a < t, other=0.0),
-            gl.load(weights_a + HALF * weight_stride, mask=row_b < t, other=0.0),
-        )
+        weights = load_weights(head_weights, first_row, t, weight_stride, HEADS)
         row_a = first_row + gl.arange(0, HALF, layout=QUERY)
         row_b = row_a + HALF
         target_a = out + row_a.to(gl.int64) * out_stride, gl.where(row_a < t, s, 0)
@@ -130,7 +126,7 @@ def logits_kernel(
                 refill(key_tiles, ring, full, slot + ahead, key + ahead * SLOT, key + ahead * SLOT < last)
             for _ in range((last - key + SLOT - 1) // (UNROLL * SLOT)):
                 done = advance(
-                    key_tiles, ring, full, slot, key, last, q_halves, (weights_a, weights_b), (target_a, target_b),
+                    key_tiles, ring, full, slot, key, last, q_halves, weights, (target_a, target_b),
                     scales, s, done, HEADS, UNROLL, _write,
                 )  # fmt: skip
                 slot += UNROLL
@@ -138,7 +134,7 @@ def logits_kernel(
             if UNROLL > 1:
                 for _ in range((last - key + SLOT - 1) // SLOT):
                     done = advance(
-                        key_tiles, ring, full, slot, key, last, q_halves, (weights_a, weights_b), (target_a, target_b),
+                        key_tiles, ring, full, slot, key, last, q_halves, weights, (target_a, target_b),
                         scales, s, done, HEADS, 1, _write,
                     )  # fmt: skip
                     slot += 1
@@ -146,9 +142,6 @@ def logits_kernel(
     if CLEAN:
         barrier()  # after what was written in whole tiles
         _hide(out, row, t, out_stride, low, high, begin, end, 2 * HALF)
-
-
-TILES = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=8, rank=2)
 
 
 def write_logits(call: Call, out: torch.Tensor, launch: HopperLaunch) -> None:
