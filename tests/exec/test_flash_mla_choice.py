@@ -185,11 +185,11 @@ def decode_call(heads: int, rows: int) -> DecodeCall:
         ("sparse_mla_decode", decode_call(8, 128), "gluon"),
         ("sparse_mla_decode", decode_call(16, 128), "gluon"),
         ("sparse_mla_decode", decode_call(128, 1), "gluon"),
-        ("sparse_mla_decode", decode_call(64, 127), "gluon"),
-        ("sparse_mla_decode", decode_call(64, 128), "flash_mla"),
-        ("sparse_mla_decode", decode_call(96, 31), "gluon"),
-        ("sparse_mla_decode", decode_call(96, 32), "flash_mla"),
-        ("sparse_mla_decode", decode_call(96, 64), "flash_mla"),
+        ("sparse_mla_decode", decode_call(64, 63), "gluon"),
+        ("sparse_mla_decode", decode_call(64, 64), "flash_mla"),
+        ("sparse_mla_decode", decode_call(96, 7), "gluon"),
+        ("sparse_mla_decode", decode_call(96, 8), "flash_mla"),
+        ("sparse_mla_decode", decode_call(96, 2), "flash_mla"),
         ("sparse_mla_decode", decode_call(128, 300), "flash_mla"),
     ],
 )
@@ -208,8 +208,8 @@ def test_the_sentence_of_a_decline(compiled):
     """It names the call, the measured share of time, and where that is from."""
     decision = weigh("sparse_mla_decode", decode_call(24, 40), FakeFlashMla().capabilities())
     assert decision.why == (
-        "auto: flash_mla declines: 24 heads, 40 rows: on an H100 the gluon kernel took 0.56 of its time "
-        "with 16 heads and 32 rows (benchmarks/results/h100/ops-without-overlap.json)"
+        "auto: flash_mla declines: 24 heads, 40 rows: on an H100 the gluon kernel took 0.53 of its time "
+        "with 16 heads and 32 rows (benchmarks/results/h100/sparse-decode-grid.json)"
     )
 
 
@@ -245,20 +245,24 @@ def test_elsewhere_nothing_is_missed():
     assert ("flash_mla", "for sm90, sm100, sm103, this is cpu") in decision.declined
 
 
-@pytest.mark.parametrize(
-    ("op", "measured", "rows_of"),
-    [
-        ("sparse_mla_prefill", prefill_measured.BESIDE_FLASH_MLA, lambda work: int(work.split("x")[0])),
-        ("sparse_mla_decode", decode_measured.BESIDE_FLASH_MLA, lambda work: int(work.split()[0])),
-    ],
-)
-def test_the_measured_shares_are_the_records(op, measured, rows_of):
+def test_the_measured_shares_of_prefill_are_the_records():
     """Each is our median over the library's, as the committed record has them."""
-    record = json.loads((ROOT / measured.record).read_text())
+    record = json.loads((ROOT / prefill_measured.BESIDE_FLASH_MLA.record).read_text())
     shares = set()
     for row in record["rows"]:
-        if row["op"] == op:
+        if row["op"] == "sparse_mla_prefill":
             heads = int(row["work"].split(", ")[1].split()[0])
             share = row["ours"]["median_us"] / row["vendors"]["flash_mla, by the op"]["median_us"]
-            shares.add((heads, rows_of(row["work"]), round(share, 2)))
-    assert set(measured.shares) == shares
+            shares.add((heads, int(row["work"].split("x")[0]), round(share, 2)))
+    assert set(prefill_measured.BESIDE_FLASH_MLA.shares) == shares
+
+
+def test_the_measured_shares_of_decode_are_the_records():
+    """Those of a grid, since by these who is the faster one changes back and forth with the number of requests."""
+    record = json.loads((ROOT / decode_measured.BESIDE_FLASH_MLA.record).read_text())
+    shares = set()
+    for row in record["rows"]:
+        choices = row["choices"]
+        share = choices["gluon"]["median_us"] / choices["flash_mla"]["median_us"]
+        shares.add((row["heads"], row["rows"], round(share, 2)))
+    assert set(decode_measured.BESIDE_FLASH_MLA.shares) == shares

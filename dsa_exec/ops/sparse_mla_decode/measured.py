@@ -7,15 +7,18 @@ from dsa_exec.core.measured import Measured
 BESIDE_FLASH_MLA = Measured(
     kernel="gluon",
     device="an H100",
-    record="benchmarks/results/h100/ops-without-overlap.json",
+    record="benchmarks/results/h100/sparse-decode-grid.json",
     shares=(
-        *((16, 1, 0.43), (16, 32, 0.56), (16, 128, 0.69)),
-        *((64, 1, 0.75), (64, 32, 0.96), (64, 128, 1.27)),
-        *((128, 1, 0.8), (128, 32, 1.21), (128, 128, 1.49)),
+        *((8, 1, 0.4), (8, 2, 0.35), (8, 4, 0.45), (8, 8, 0.54), (8, 16, 0.59)),
+        *((8, 32, 0.52), (8, 64, 0.58), (8, 128, 0.69), (8, 256, 0.7)),
+        *((16, 1, 0.37), (16, 2, 0.37), (16, 4, 0.47), (16, 8, 0.58), (16, 16, 0.65)),
+        *((16, 32, 0.53), (16, 64, 0.59), (16, 128, 0.68), (16, 256, 0.69)),
+        *((32, 1, 0.47), (32, 2, 0.49), (32, 4, 0.59), (32, 8, 0.72), (32, 16, 0.66)),
+        *((32, 32, 0.62), (32, 64, 0.66), (32, 128, 0.74), (32, 256, 0.75)),
+        *((64, 1, 0.74), (64, 2, 0.79), (64, 4, 1.0), (64, 8, 0.95), (64, 16, 1.02)),
+        *((64, 32, 0.95), (64, 64, 1.06), (64, 128, 1.26), (64, 256, 1.29)),
+        *((128, 1, 0.8), (128, 2, 1.04), (128, 4, 0.99), (128, 8, 1.1), (128, 16, 1.05)),
+        *((128, 32, 1.19), (128, 64, 1.44), (128, 128, 1.49), (128, 256, 1.51)),
     ),
 )
-"""2048 slots a row, replayed from a graph; flash_mla by this op, with the padding and the kernels around it.
-
-Of a time before kernels overlapped. They do not now where one request has 64 heads or more, and elsewhere ours is up to
-12 % faster than it was, which changes nothing about who is.
-"""
+"""2048 slots a row, one row a request, replayed from a graph; flash_mla by this op, with what it runs around it."""
