@@ -90,9 +90,12 @@ def test_what_leads_nowhere_ends_the_build(tmp_path, wrong):
     assert "Aborted with 1 warnings in strict mode" in done.stdout + done.stderr
 
 
-def test_the_picture_of_the_dataflow_is_what_its_script_draws():
+@pytest.mark.parametrize(("script", "picture"), [("dataflow", "dataflow"), ("fused_select", "fused-select")])
+def test_a_picture_is_what_its_script_draws(script, picture):
     """The committed picture is current."""
     program = "import runpy, sys; print(runpy.run_path(sys.argv[1])['picture'](), end='')"
-    command = [sys.executable, "-c", program, str(DOCS / "scripts" / "dataflow.py")]
-    drawn = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert (DOCS / "pictures" / "dataflow.svg").read_text("utf-8") == drawn
+    command = [sys.executable, "-c", program, str(DOCS / "scripts" / f"{script}.py")]
+    # One script takes its shapes from another, as it finds it when it is run itself.
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(DOCS / "scripts")))}
+    drawn = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+    assert (DOCS / "pictures" / f"{picture}.svg").read_text("utf-8") == drawn
