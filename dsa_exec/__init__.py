@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "attention_merge": "ops.attention_merge",
     "dense_mla_prefill": "ops.dense_mla_prefill",
     "index_gather": "ops.index_gather",
     "index_quant": "ops.index_quant",
@@ -22,11 +23,15 @@ _HOMES = {
     "sparse_mla_prefill": "ops.sparse_mla_prefill",
     "step_metadata": "ops.step_metadata",
     "topk": "ops.topk",
+    "topk_candidates": "ops.topk_candidates",
+    "topk_merge": "ops.topk_merge",
     "GatheredKeys": "ops.index_select",
     "PagedKeys": "ops.index_select",
     "Selection": "ops.index_select",
     "IndexKCache": "caches.index_k_cache",
     "MlaCache": "caches.mla_cache",
+    "KeyPart": "layouts.key_split",
+    "KeySplit": "layouts.key_split",
     "MemoryReading": "core.hardware",
     "SlotMap": "layouts.views",
     "attach_index_k_cache": "caches.agreement",

@@ -199,7 +199,7 @@ def dense_prefill() -> Any:
     return build(_attend, constants, {"out": "*bf16"}, ASTSource, num_warps=launch.warps)
 
 
-def decode(heads: int) -> Callable[[], Any]:
+def decode(heads: int, *, lengths: bool = False) -> Callable[[], Any]:
     def built() -> Any:
         from dsa_exec.ops.sparse_mla_decode.kernels.hopper import decode_kernel
         from dsa_exec.ops.sparse_mla_decode.launch import roles_of
@@ -212,12 +212,13 @@ def decode(heads: int) -> Callable[[], Any]:
             "GATHER_REGISTERS": roles.gather_registers,
             "PARTS": True,
             "HAS_SINK": True,
+            "HAS_LENGTHS": lengths,
             "RAW": roles.raw,
             "BF16": False,
             "BLOCKS": 1,
             "OVERLAP": True,
         }
-        types = {"slot_count": "i32", "out": "*fp16"}
+        types = {"slot_count": "i32", "lengths": "*i32", "out": "*fp16"}
         return build(decode_kernel, constants, types, num_warps=roles.warps, maxnreg=roles.registers)
 
     return built
@@ -264,6 +265,16 @@ def combined_decode() -> Any:
     return build(combine_kernel, constants, types, ASTSource, num_warps=launch.warps)
 
 
+def attention_merge() -> Any:
+    from dsa_exec.ops.attention_merge.kernels.portable import merge_kernel
+    from dsa_exec.ops.attention_merge.launch import portable_launch
+
+    launch = portable_launch(8, 128, 128, 512, multiprocessors=132)
+    constants = {"D": 512, "HEADS": launch.heads, "CHANNELS": launch.channels, "PARTS": launch.parts, "HAS_SINK": True}
+    types = {"outs": "*bf16", "lses": "*fp32", "out": "*bf16", "outs_part_stride": "i64"}
+    return build(merge_kernel, constants, types, ASTSource, num_warps=launch.warps)
+
+
 def around_a_vendor(name: str, **constants: Any) -> Callable[[], Any]:
     def built() -> Any:
         from dsa_exec.core.kernels import vendor_attention
@@ -291,9 +302,11 @@ BUILDS = {
     "sparse_mla_prefill, wide": wide_prefill,
     "dense_mla_prefill": dense_prefill,
     "sparse_mla_decode, 16 heads": decode(16),
+    "sparse_mla_decode, 16 heads, lengths": decode(16, lengths=True),
     "sparse_mla_decode, 32 heads": decode(32),
     "sparse_mla_decode, 64 heads": decode(64),
     "sparse_mla_decode, slices put together": combined_decode,
+    "attention_merge": attention_merge,
     "indices, before a vendor": around_a_vendor("_name_kernel", BLOCK=1024),
     "attention, copied after a vendor": around_a_vendor("_copy_kernel", HEADS=8, CHANNELS=512),
     "attention, cleared after a vendor": around_a_vendor("_clear_kernel", HEADS=8, CHANNELS=512),

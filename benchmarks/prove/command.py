@@ -36,6 +36,7 @@ TOGETHER: tuple[tuple[str, ...], ...] = (
     ("sparse_mla_prefill",),
     ("index_quant", "index_store", "index_gather"),
     ("kv_store", "kv_gather", "step_metadata", "index_select"),
+    ("attention_merge", "topk_candidates", "topk_merge"),
     (DEVICE,),
 )
 """Ops whose tests run one after the other, so that the groups take about as long as each other."""

@@ -41,6 +41,7 @@ class DSASettings(LiveSettings):
     headings = {  # noqa: RUF012 - a ClassVar of the base
         "fuse_topk": "Steps of a forward pass",
         "mqa_logits_free_mem_fraction": "Memory of indexer logits",
+        "tp_index_rows": "Many GPUs",
         "hip_disable_preshuffle": "ROCm",
         "index_k_format": "Cache formats",
         "index_quant_backend": "Backends",
@@ -84,6 +85,23 @@ class DSASettings(LiveSettings):
     """Where memory runs out in a chunk of rows, release what is kept and do the chunk again with half the rows, down to
     one. Off, and while a CUDA graph is captured: the error is raised as it came."""
 
+    tp_index_rows: Literal["auto", "replicated", "split"] = setting("auto")
+    """How ranks that have the same query rows select for them: each for all rows (replicated), or each for its share of
+    them, and all gather what was selected (split). auto splits a prefill from tp_index_rows_logits_threshold on, and
+    replicates decode."""
+
+    # On two H100s with NVLink splitting takes 0.54 to 0.84 of the time at 2^27 logits and more of one long prompt, and
+    # 1.06 to 1.7 at 2^26, where the ranks' hosts have not told each other that all is well before the device is done.
+    tp_index_rows_logits_threshold: int = setting(2**27, ge=0)
+    """From how many logits on auto splits the rows of a prefill: rows times keys, 1024 x 131072 by default."""
+
+    cp_merge: Literal["auto", "replicated", "split"] = setting("auto")
+    """How ranks that have different keys find the best of all: each for all rows (replicated), or each for its share of
+    them, of which the others are told the bounds (split). auto splits from cp_merge_rows_threshold on."""
+
+    cp_merge_rows_threshold: int = setting(1024, ge=0)
+    """From how many query rows on auto splits the merging of what ranks with different keys selected."""
+
     hip_disable_preshuffle: bool = setting(False, effect="allocate", deprecated_names=_nsa("HIP_DISABLE_PRESHUFFLE"))
     """On ROCm, keep the index-K cache in pages of one token, not in preshuffled pages of 64."""
 
@@ -121,6 +139,12 @@ class DSASettings(LiveSettings):
     topk_backend: Annotated[str, backend_choices("topk")] = backend_setting()
     """Which kernel picks the best-scored positions."""
 
+    topk_candidates_backend: Annotated[str, backend_choices("topk_candidates")] = backend_setting()
+    """Which kernel gives scores and positions of a rank's best keys, for the other ranks."""
+
+    topk_merge_backend: Annotated[str, backend_choices("topk_merge")] = backend_setting()
+    """Which kernel finds the best of all ranks' best keys."""
+
     index_select_backend: Annotated[str, backend_choices("index_select")] = backend_setting()
     """Which implementation scores and picks under the logits budget."""
 
@@ -138,6 +162,9 @@ class DSASettings(LiveSettings):
 
     sparse_mla_decode_backend: Annotated[str, backend_choices("sparse_mla_decode")] = backend_setting()
     """Which kernel attends to selected slots of the cache in decode."""
+
+    attention_merge_backend: Annotated[str, backend_choices("attention_merge")] = backend_setting()
+    """Which kernel puts attention over several ranks' parts of the keys together."""
 
     step_metadata_backend: Annotated[str, backend_choices("step_metadata")] = backend_setting()
     """Which kernel works out the lengths and pages of the rows of a decode or speculative step."""

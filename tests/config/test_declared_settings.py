@@ -31,6 +31,8 @@ PUBLISHED = [
     ("mem_fraction_static", "SGLANG_DSA_MEM_FRACTION_STATIC", None, None),
     ("mqa_logits_max_chunk_bytes", "SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES", 0, None),
     ("retry_out_of_memory", "SGLANG_DSA_RETRY_OUT_OF_MEMORY", True, None),
+    ("tp_index_rows", "SGLANG_DSA_TP_INDEX_ROWS", "auto", None),
+    ("tp_index_rows_logits_threshold", "SGLANG_DSA_TP_INDEX_ROWS_LOGITS_THRESHOLD", 2**27, None),
     ("index_k_format", "SGLANG_DSA_INDEX_K_FORMAT", "fp8", None),
     ("kv_format", "SGLANG_DSA_KV_FORMAT", "fp8", None),
     ("prefill_attention", "SGLANG_DSA_PREFILL_ATTENTION", "auto", None),
@@ -39,7 +41,7 @@ PUBLISHED = [
 
 OPS = (
     "index_quant index_store index_gather mqa_logits paged_mqa_logits topk index_select kv_store kv_gather "
-    "dense_mla_prefill sparse_mla_prefill sparse_mla_decode step_metadata"
+    "dense_mla_prefill sparse_mla_prefill sparse_mla_decode attention_merge step_metadata"
 ).split()
 
 
@@ -72,6 +74,8 @@ def test_every_op_has_a_backend_setting(op):
         ),
         ("SGLANG_DSA_MEM_FRACTION_STATIC", ["0", "1", "none", "0.9"], ["-0.1", "1.1", "nan", "inf", ""]),
         ("SGLANG_DSA_MQA_LOGITS_MAX_CHUNK_BYTES", ["0", "268435456"], ["-1", "1e9", "1_000", "0x10"]),
+        ("SGLANG_DSA_TP_INDEX_ROWS", ["auto", " replicated", "split"], ["", "1", "Split", "round_robin"]),
+        ("SGLANG_DSA_TP_INDEX_ROWS_LOGITS_THRESHOLD", ["0", "9223372036854775807"], ["-1", "1e9", "", "auto"]),
         ("SGLANG_DSA_KV_FORMAT", ["fp8", " model "], ["bf16", "", "FP8"]),
         (
             "SGLANG_DSA_PREFILL_ATTENTION",

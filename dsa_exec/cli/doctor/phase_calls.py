@@ -13,9 +13,11 @@ from dsa_exec.caches.mla_cache import MlaCache
 from dsa_exec.cli.doctor.typical_caches import BF16, KEY, LATENT, ROPE, index_k_cache, meta, mla_cache
 from dsa_exec.core.logits_workspace import LogitsWorkspace
 from dsa_exec.core.numerics import E4M3
+from dsa_exec.layouts.key_split import KeyPart, KeySplit
 from dsa_exec.layouts.paging import pages_for
 from dsa_exec.layouts.views import SlotMap
 from dsa_exec.ops import (
+    attention_merge,
     dense_mla_prefill,
     index_gather,
     index_quant,
@@ -29,11 +31,16 @@ from dsa_exec.ops import (
     sparse_mla_prefill,
     step_metadata,
     topk,
+    topk_candidates,
+    topk_merge,
 )
 from dsa_exec.ops.step_metadata.lengths import Mode
 from dsa_exec.ops.step_metadata.metadata import StepMetadata
 
 INDEX_TOPK = 2048
+KEY_PARTS = 8
+"""Ranks that hold a part of the keys each, where selection and attention over parts are merged."""
+
 SCALE = (128 + ROPE) ** -0.5
 F32, I32, I64 = torch.float32, torch.int32, torch.int64
 
@@ -98,6 +105,30 @@ class Phase:
         logits, lens = meta(self.rows, self._width(cache), dtype=F32), meta(self.rows, dtype=I32)
         return topk.Call(logits, lens, INDEX_TOPK, None, slots)
 
+    def topk_candidates_of_gathered(self) -> Any:
+        """One of several ranks tells its best gathered keys."""
+        logits = meta(self.rows, self.context // KEY_PARTS, dtype=F32)
+        part = self._key_part(-(-self.context // KEY_PARTS))
+        return topk_candidates.Call(logits, self._selected(), self._bounds()[0], part)
+
+    def topk_candidates_of_paged(self) -> Any:
+        """One of several ranks tells its best keys in its cache, which has pages by turns."""
+        cache = self._index_cache()
+        logits = meta(self.rows, self._width(cache) // KEY_PARTS, dtype=F32)
+        return topk_candidates.Call(logits, self._selected(), None, self._key_part(cache.layout.page_tokens))
+
+    def topk_merge_of_gathered(self) -> Any:
+        """The best of several ranks' keys are found, and one rank's own are kept."""
+        return self._merge(self._key_part(-(-self.context // KEY_PARTS)), None)
+
+    def topk_merge_of_paged(self) -> Any:
+        """The same for keys in caches: what is kept are slots, or positions if `fuse_topk` is off."""
+        cache, slots = self._index_cache(), None
+        if settings.fuse_topk:
+            own = self._page_table(cache)[:, ::KEY_PARTS]
+            slots = SlotMap(own, cache.layout.page_tokens, None, cache.slots, self._paged_rows[1])
+        return self._merge(self._key_part(cache.layout.page_tokens), slots)
+
     def index_select_of_gathered(self) -> Any:
         """Gathered keys are scored and picked."""
         q = self._queries(self._index_cache(), self.rows)
@@ -134,6 +165,11 @@ class Phase:
         """Rows attend to slots of the cache."""
         q = meta(self.rows, heads, LATENT + ROPE, dtype=BF16)
         return sparse_mla_decode.Call(q, self._mla_cache(), self._selected(), SCALE, None)
+
+    def attention_merge(self, heads: int) -> Any:
+        """What rows attended to on each of several ranks is put together."""
+        outs = meta(KEY_PARTS, self.rows, heads, LATENT, dtype=BF16)
+        return attention_merge.Call(outs, meta(KEY_PARTS, self.rows, heads, dtype=F32), None)
 
     def step_metadata(self) -> Any:
         """Lengths and pages of the phase's rows are worked out."""
@@ -175,6 +211,13 @@ class Phase:
 
     def _selected(self) -> torch.Tensor:
         return meta(self.rows, INDEX_TOPK, dtype=I32)
+
+    def _key_part(self, block: int) -> KeyPart:
+        return KeyPart(KeySplit(KEY_PARTS, block), 0)
+
+    def _merge(self, part: KeyPart, slots: SlotMap | None) -> Any:
+        candidates = meta(KEY_PARTS, self.rows, 2, INDEX_TOPK, dtype=I32)
+        return topk_merge.Call(candidates, INDEX_TOPK, None, numbered=True, slot_map=slots, in_order=True, keep=part)
 
     def _selection(self, q: torch.Tensor, keys: index_select.GatheredKeys | index_select.PagedKeys) -> Any:
         is_paged = isinstance(keys, index_select.PagedKeys)

@@ -68,6 +68,8 @@ def _prefill(sizes: Sizes) -> Iterator[TypicalWork]:
     yield TypicalWork("index_gather", words, phase.index_gather)
     yield TypicalWork("mqa_logits", words, phase.mqa_logits)
     yield TypicalWork("topk", words, phase.topk_of_gathered)
+    yield TypicalWork("topk_candidates", words, phase.topk_candidates_of_gathered)
+    yield TypicalWork("topk_merge", words, phase.topk_merge_of_gathered)
     yield TypicalWork("index_select", words, phase.index_select_of_gathered)
     yield TypicalWork("kv_store", words, phase.kv_store)
     yield TypicalWork("kv_gather", words, phase.kv_gather)
@@ -79,6 +81,8 @@ def _prefill(sizes: Sizes) -> Iterator[TypicalWork]:
         if settings.kv_format == "fp8":
             make = functools.partial(phase.sparse_mla_decode, heads)
             yield TypicalWork("sparse_mla_decode", f"fp8_kv {words}, {heads} heads", make)
+        make = functools.partial(phase.attention_merge, heads)
+        yield TypicalWork("attention_merge", f"{words}, {heads} heads", make)
 
 
 def _decode(sizes: Sizes, n: int) -> Iterator[TypicalWork]:
@@ -89,9 +93,13 @@ def _decode(sizes: Sizes, n: int) -> Iterator[TypicalWork]:
     yield TypicalWork("index_store", words, phase.index_store)
     yield TypicalWork("paged_mqa_logits", words, phase.paged_mqa_logits)
     yield TypicalWork("topk", words, phase.topk_of_paged)
+    yield TypicalWork("topk_candidates", words, phase.topk_candidates_of_paged)
+    yield TypicalWork("topk_merge", words, phase.topk_merge_of_paged)
     yield TypicalWork("index_select", words, phase.index_select_of_paged)
     yield TypicalWork("kv_store", words, phase.kv_store)
     for heads in sizes.heads:
         make = functools.partial(phase.sparse_mla_decode, heads)
         yield TypicalWork("sparse_mla_decode", f"{words}, {heads} heads", make)
+        make = functools.partial(phase.attention_merge, heads)
+        yield TypicalWork("attention_merge", f"{words}, {heads} heads", make)
     yield TypicalWork("step_metadata", words, phase.step_metadata)

@@ -16,6 +16,7 @@ from dsa_exec.core.numerics import E4M3
 from dsa_exec.core.paged_schedule import PagedSchedule, check_schedule, check_schedule_is_current, parts_of
 from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.trace import ChunkedCall, is_recorded, note_chunked
+from dsa_exec.layouts.key_split import KeyPart, check_part
 from dsa_exec.memory.logits_budget import LogitsBudget
 from dsa_exec.ops.index_select.chunks import select_in_chunks
 from dsa_exec.ops.index_select.custom_op import index_select_gathered_node, index_select_paged_node, numbers_of
@@ -75,6 +76,7 @@ class Selection:
         budget: the logits budget that this followed from; None there.
         least_bytes: what the smallest chunk takes, at most: a row, or with paged keys the rows of a request.
         retries: how often memory ran out, and a chunk was done again with fewer rows.
+        counts: int32 [t], how many of each row there are at most, -1 behind them; None where that was not counted.
     """
 
     indices: torch.Tensor
@@ -82,6 +84,7 @@ class Selection:
     budget: LogitsBudget | None
     least_bytes: int = 0
     retries: int = 0
+    counts: torch.Tensor | None = None
 
     @property
     def is_over_budget(self) -> bool:
@@ -95,6 +98,7 @@ class Call:
 
     `logits_backend` is what the setting of the op says that scores these keys; that of the other op is not looked at.
     `scarce`: there is no room for many rows' logits, so that whoever writes them would take few rows at a time.
+    `scored`: the result is what `topk_candidates` tells of what was picked, for `key_part` of the keys.
     """
 
     q: torch.Tensor
@@ -105,6 +109,13 @@ class Call:
     logits_backend: str
     workspace: LogitsWorkspace = field(compare=False)  # no reason to choose another backend
     scarce: bool = False
+    scored: bool = False
+    key_part: KeyPart | None = field(default=None, compare=False)
+
+    @property
+    def refuses_scores(self) -> str | None:
+        """Why who writes no logits does not take the call; None if it may."""
+        return "the scores of what is picked are asked for, this kernel keeps none" if self.scored else None
 
     @property
     def width(self) -> int:
@@ -127,8 +138,9 @@ class Call:
         """The call for some of its units, all of them views."""
         rows = slice(units.start * self.unit_rows, units.stop * self.unit_rows)
         keys = self.keys.of_rows(units) if isinstance(self.keys, GatheredKeys) else self.keys.of_requests(units)
-        options = self.k, self.fuse_topk, self.logits_backend, self.workspace, self.scarce
-        return Call(self.q[units], self.head_weights[rows], keys, *options)
+        options = self.k, self.fuse_topk, self.logits_backend, self.workspace, self.scarce, self.scored
+        key_part = None if self.key_part is None else self.key_part.of_rows(rows)
+        return Call(self.q[units], self.head_weights[rows], keys, *options, key_part)
 
 
 def index_select(
@@ -178,9 +190,13 @@ def select_now(
     out: torch.Tensor | None = None,
     *,
     keeps_workspace: bool = True,
+    key_part: KeyPart | None = None,
 ) -> Selection:
-    """`index_select` where nothing is traced; `keeps_workspace`: the logits' memory may be kept for the next call."""
-    args = Arguments("index_select")
+    """`index_select` where nothing is traced; `keeps_workspace`: the logits' memory may be kept for the next call.
+
+    With `key_part` the indices are what `topk_candidates` tells: int32 [t, 2, k].
+    """
+    args = Arguments("index_select" if key_part is None else "index_candidates")
     _check_keys(args, q, keys)
     args.tensor(head_weights, "head_weights", "rows h", dtype=torch.float32)
     args.number(k, "k", low=1, high=MAX_K)
@@ -197,7 +213,10 @@ def select_now(
     is_kept = keeps_workspace and not capturing
     workspace = kept_workspace(device, on_cuda=q.is_cuda) if is_kept else LogitsWorkspace(device)
     scored_by = settings.mqa_logits_backend if isinstance(keys, GatheredKeys) else settings.paged_mqa_logits_backend
-    call = Call(q, head_weights, keys, k, settings.fuse_topk, scored_by, workspace)
+    if key_part is not None:
+        check_part(args, key_part, "key_part", rows)
+    is_scored = key_part is not None
+    call = Call(q, head_weights, keys, k, settings.fuse_topk, scored_by, workspace, False, is_scored, key_part)
     with torch.no_grad():
         indices, budget, plan, chunks, retries = select_in_chunks(call, memory, workspace, out, capturing=capturing)
     if is_recorded():

@@ -93,8 +93,8 @@ def select_in_chunks(
         capturing: a CUDA graph is being captured.
 
     Returns:
-        What was selected, int32 [t, k]; the budget and the plan that were followed; chunks, and how often one was done
-        again.
+        What was selected, int32 [t, k], or [t, 2, k] of a call that is `scored`; the budget and the plan that were
+        followed; chunks, and how often one was done again.
 
     Raises:
         OutOfMemory: memory ran out with a single row or request at a time.
@@ -127,7 +127,7 @@ def select_in_chunks(
             indices = picked
             return
         if indices is None:
-            indices = picked.new_empty(units * unit_rows, call.k)
+            indices = picked.new_empty(units * unit_rows, *picked.shape[1:])
         indices[part.start * unit_rows : part.stop * unit_rows] = picked  # last of all: now these rows are done
 
     chunks, retries = run_in_chunks(
@@ -142,7 +142,8 @@ def select_in_chunks(
         release=workspace.release,
     )
     if indices is None:  # no row
-        indices = call.q.new_empty(0, call.k, dtype=torch.int32)
+        shape = (0, 2, call.k) if call.scored else (0, call.k)
+        indices = call.q.new_empty(shape, dtype=torch.int32)
     return indices, budget, plan, chunks, retries
 
 

@@ -18,6 +18,8 @@ from dsa_exec.ops.index_select.hopper_launch import HopperLaunch, hopper_launch
 def _refuses(call: Call, hw: Capabilities) -> str | None:
     if (sentence := refuses_without_hopper(hw) or refuses_gradients(call)) is not None:
         return sentence
+    if (sentence := call.refuses_scores) is not None:
+        return sentence
     if not isinstance(call.keys, GatheredKeys):
         return "keys in the cache, this kernel takes gathered ones"
     return refuses_queries_and_keys(call.q, call.keys.keys) or _launch().refuses(call.k)

@@ -39,7 +39,7 @@ def _gathered(call: Call, keys: GatheredKeys) -> torch.Tensor:
     logits = mqa_logits(*inputs, clean=False, out=out)
     lengths = torch.maximum(keys.ends, keys.starts) - keys.starts  # a window that ends far before it begins is empty
     picked: torch.Tensor = topk(logits, lengths, call.k, row_starts=keys.starts)
-    return picked
+    return _told(call, logits, picked, keys.starts) if call.scored else picked
 
 
 def _paged(call: Call, keys: PagedKeys) -> torch.Tensor:
@@ -50,11 +50,18 @@ def _paged(call: Call, keys: PagedKeys) -> torch.Tensor:
     out = call.workspace.logits(requests * next_n, call.width)
     inputs = call.q, keys.cache, call.head_weights, lens, table, call.width
     logits = paged_mqa_logits(*inputs, clean=False, out=out, schedule=keys.schedule)
+    if call.scored:
+        return _told(call, logits, topk(logits, row_lens, call.k), None)
     slot_map = SlotMap(table, keys.cache.layout.page_tokens, None, keys.cache.slots, rows_per_request=next_n)
     if call.fuse_topk:
         picked: torch.Tensor = topk(logits, row_lens, call.k, slot_map=slot_map)
         return picked
     return slot_map.slots(topk(logits, row_lens, call.k)).to(torch.int32)
+
+
+def _told(call: Call, logits: torch.Tensor, picked: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+    told: torch.Tensor = op_function("topk_candidates")(logits, picked, call.key_part, row_starts=starts)
+    return told
 
 
 def _footprint(call: Call, hw: Capabilities) -> Footprint:
@@ -83,10 +90,13 @@ def _of_part(call: Call, hw: Capabilities) -> Footprint:
         paged = call.q, cache, call.head_weights, lens, table, width
         scoring = _footprint_of("paged_mqa_logits", hw, *paged, False, None)
         parts = table, cache.layout.page_tokens, None, cache.slots, lens.shape[1]
-        slot_map = SlotMap(*parts) if call.fuse_topk else None
+        slot_map = SlotMap(*parts) if call.fuse_topk and not call.scored else None
         picking = _footprint_of("topk", hw, logits, lens.flatten(), call.k, None, slot_map)
-        if not call.fuse_topk:
+        if not call.fuse_topk and not call.scored:
             slots = Footprint(row_bytes=call.k * PICK_BYTES)
+    if call.scored:
+        picked = torch.empty(rows, call.k, dtype=torch.int32, device="meta")
+        slots = _footprint_of("topk_candidates", hw, logits, picked, None, call.key_part)
     if not scoring.own_row_bytes:
         scoring += Footprint(workspace_row_bytes=workspace_row_bytes(width))
     return scoring + picking + slots

@@ -27,6 +27,8 @@ SLOT_BYTES = 72
 def _refuses(call: Call, hw: Capabilities) -> str | None:
     if (sentence := refuses_without_triton(hw) or refuses_gradients(call)) is not None:
         return sentence
+    if (sentence := call.refuses_scores) is not None:
+        return sentence
     if call.width > MOST_KEYS:
         return f"{call.width} keys, this kernel numbers up to {MOST_KEYS} in int32"
     heads, channels = call.q.shape[-2:]

@@ -79,6 +79,18 @@ def _select_only_late(args: dict[str, Any]) -> None:
     _poison_the_rest(args)
 
 
+def _look_at_some(args: dict[str, Any]) -> None:
+    """Lengths of every kind; what is beyond them is poisoned."""
+    slots = args["slots"]
+    lengths = torch.tensor([0, 1, 40, 64, 65, 2**31 - 1, -3], dtype=torch.int32, device=slots.device)
+    args["topk_length"] = lengths[: len(slots)].clone()
+    beyond = torch.arange(slots.shape[1], device=slots.device) >= args["topk_length"][:, None]
+    kept = slots.where(~beyond, -1)
+    args["slots"] = kept
+    _poison_the_rest(args)
+    args["slots"] = slots
+
+
 def _score_all_the_same(args: dict[str, Any]) -> None:
     args["q"].zero_()
 
@@ -135,6 +147,10 @@ CONTRACT = Contract(
         Case("no row", _attend(0, 16, 64)),
         Case("nothing selected", _attend(2, 4, 0)),
         Case("holes and hostile slots", _attend(4, 8, 64, holes=True)),
+        Case("lengths", _attend(7, 16, 130, change=_look_at_some)),
+        Case("lengths, in slices", _attend(7, 8, 200, sink=True, change=_look_at_some), settings=_SLICED),
+        _bf16("lengths, bf16", 7, 16, 130, change=_look_at_some),
+        _bf16("lengths, bf16 in slices", 7, 64, 300, sink=True, change=_look_at_some, settings=_SLICED),
         Case("attention sink", _attend(3, 8, 64, sink=True)),
         Case("sink and holes", _attend(4, 8, 64, holes=True, sink=True)),
         Case("bf16", _attend(2, 16, 64, dtype=torch.bfloat16), tolerance={"out": 8e-3}),

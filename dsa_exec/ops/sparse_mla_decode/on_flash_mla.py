@@ -63,7 +63,7 @@ def _run(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
 
     return attend_in_parts(
         call.q,
-        call.slots,
+        call.named_slots,
         call.cache.slots,
         attend,
         taken=taken,

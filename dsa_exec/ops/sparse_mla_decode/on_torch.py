@@ -14,7 +14,7 @@ def _run(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     cache = call.cache
     return attend_selected(
         call.q,
-        call.slots,
+        call.named_slots,
         lambda slots: read_mla_tokens(cache.data, cache.layout, slots),
         cache.slots,
         d_v=cache.layout.latent_dim,

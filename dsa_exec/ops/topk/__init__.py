@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from dsa_config import settings
-from dsa_exec.core.checks import INDEX_DTYPES, MAX_K, Arguments
-from dsa_exec.core.errors import RangeError
+from dsa_exec.core.checks import MAX_K, Arguments
 from dsa_exec.dispatch.compiled import is_one_node
 from dsa_exec.dispatch.select import run
+from dsa_exec.layouts.slot_map_check import check_slot_map
 from dsa_exec.layouts.views import SlotMap
 from dsa_exec.ops.topk.custom_op import topk_node
 
@@ -69,24 +69,7 @@ def topk(
         args.tensor(row_starts, "row_starts", "t", dtype=torch.int32)
         args.values(row_starts, "row_starts", low=0, high=s, on_accelerators=settings.debug_check_indices)
     if slot_map is not None:
-        args.kind(slot_map, "slot_map", SlotMap)
-        _check_slot_map(args, slot_map, t)
+        check_slot_map(args, slot_map, "slot_map", t)
     with torch.no_grad():
         picked: torch.Tensor = run("topk", Call(logits, lengths, k, row_starts, slot_map), logits.device)
     return picked
-
-
-def _check_slot_map(args: Arguments, slot_map: SlotMap, rows: int) -> None:
-    """Check every field of a slot map for so many rows."""
-    args.number(slot_map.page_tokens, "slot_map.page_tokens", low=1)
-    args.number(slot_map.slot_count, "slot_map.slot_count", low=0, high=2**31)
-    b, _ = args.tensor(slot_map.page_table, "slot_map.page_table", "b pages", dtype=torch.int32)
-    of_row, checked = slot_map.request_of_row, settings.debug_check_indices
-    if of_row is not None:
-        args.tensor(of_row, "slot_map.request_of_row", "t", dtype=INDEX_DTYPES)
-        args.values(of_row, "slot_map.request_of_row", low=0, high=b - 1, on_accelerators=checked)
-        return
-    each = args.number(slot_map.rows_per_request, "slot_map.rows_per_request", low=0)
-    if rows != b * each:
-        name, wanted = "slot_map.rows_per_request", f"{rows} rows over the {b} requests of slot_map.page_table"
-        raise RangeError("topk", name, f"is {each}", wanted)

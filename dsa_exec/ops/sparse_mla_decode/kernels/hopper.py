@@ -25,6 +25,7 @@ def decode_kernel(
     q,
     cache,
     slots,
+    lengths,
     sink,
     out,
     lse,
@@ -44,6 +45,7 @@ def decode_kernel(
     GATHER_REGISTERS: gl.constexpr,
     PARTS: gl.constexpr,
     HAS_SINK: gl.constexpr,
+    HAS_LENGTHS: gl.constexpr,
     RAW: gl.constexpr,
     BF16: gl.constexpr,
     OVERLAP: gl.constexpr,
@@ -90,6 +92,12 @@ def decode_kernel(
     if OVERLAP:
         # Nothing is read or written before: it may still belong to the kernels before this one.
         ptx(AWAIT_KERNEL_BEFORE, "=r", [])
+    if HAS_LENGTHS:
+        # Slices of what there is: one that has nothing to do would leave the others with as much as before.
+        end = gl.minimum(k, gl.maximum(gl.load(lengths + row), 0))
+        per_slice = (end + TOKENS * slices - 1) // (TOKENS * slices) * TOKENS
+        begin = part * per_slice
+        end = gl.minimum(begin + per_slice, end)
     # The tuples of arguments must stand here: one that comes from a variable is not lowered.
     if PRODUCERS == 1:
         gl.warp_specialize(
@@ -172,6 +180,7 @@ def attend(call: Call, launch: HopperLaunch) -> tuple[torch.Tensor, torch.Tensor
             q,
             cache.data.view(torch.int32),
             slots,
+            call.topk_length,
             call.attn_sink,
             out if parts is None else parts.sums,
             lse if parts is None else parts.tops,
@@ -191,6 +200,7 @@ def attend(call: Call, launch: HopperLaunch) -> tuple[torch.Tensor, torch.Tensor
             GATHER_REGISTERS=roles.gather_registers,
             PARTS=parts is not None,
             HAS_SINK=call.attn_sink is not None,
+            HAS_LENGTHS=call.topk_length is not None,
             RAW=roles.raw,
             BF16=bool(launch.bf16),
             OVERLAP=bool(launch.overlap),

@@ -30,6 +30,7 @@ def decode_kernel(
     scales,
     ropes,
     slots,
+    lengths,
     sink,
     out,
     lse,
@@ -57,6 +58,7 @@ def decode_kernel(
     ROPE_DTYPE: tl.constexpr,
     PARTS: tl.constexpr,
     HAS_SINK: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
     """Programs are in the order of slices, blocks of channels, blocks of heads, rows."""
@@ -68,6 +70,10 @@ def decode_kernel(
     head_blocks = tl.cdiv(heads, HEADS)
     head = program // (slices * blocks) % head_blocks * HEADS + tl.arange(0, HEADS)
     row = (program // (slices * blocks) // head_blocks).to(tl.int64)
+    if HAS_LENGTHS:
+        # Slices of what there is: one that has nothing to do would leave the others with as much as before.
+        k = tl.minimum(k, tl.maximum(tl.load(lengths + row), 0))
+        per_slice = tl.cdiv(tl.cdiv(k, TOKENS), slices) * TOKENS
     begin = part * per_slice
     end = tl.minimum(begin + per_slice, k)
 
@@ -177,6 +183,7 @@ def attend(call: Call, launch: PortableLaunch) -> tuple[torch.Tensor, torch.Tens
             scales,
             ropes,
             call.slots,
+            call.topk_length,
             call.attn_sink,
             out if parts is None else parts.sums,
             lse if parts is None else parts.tops,
@@ -204,6 +211,7 @@ def attend(call: Call, launch: PortableLaunch) -> tuple[torch.Tensor, torch.Tens
             ROPE_DTYPE=_TRITON[rope_dtype],
             PARTS=parts is not None,
             HAS_SINK=call.attn_sink is not None,
+            HAS_LENGTHS=call.topk_length is not None,
             STAGES=launch.stages,
             num_warps=launch.warps,
         )

@@ -1,0 +1,1 @@
+"""Kernels of `attention_merge` and what launches them. Importing a file of this folder imports Triton."""
