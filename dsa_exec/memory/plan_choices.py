@@ -24,7 +24,7 @@ class Stage:
         pp: its number.
         slice: its layers of the model.
         layers: these and its draft layers, which are numbered after the last layer of the model.
-        memory_bytes: what the pools of each of its ranks may take.
+        memory_bytes: what the pools of each of its ranks may take: the least of them.
     """
 
     pp: int
@@ -50,6 +50,7 @@ class Choices:
         context_tokens: the longest context of a request.
         draft_layers: draft layers that have caches, all of them on the last stage.
         stages: the pipeline stages.
+        rank_bytes: what the pools of each rank may take, by its number.
     """
 
     geometry: ModelGeometry
@@ -59,6 +60,7 @@ class Choices:
     context_tokens: int
     draft_layers: int
     stages: tuple[Stage, ...]
+    rank_bytes: tuple[int, ...]
 
     def pools(self, stage: Stage, tokens: int) -> tuple[Pool, ...]:
         """The pools of a rank of a stage that holds so many tokens of context, whole pages."""
@@ -98,12 +100,13 @@ def choices_of(
         draft_layers = geometry.draft_layers if options.speculative else 0
     slices = layer_slices(geometry.layers, world.pp, options.stage_layers)
     draft = tuple(range(geometry.layers, geometry.layers + draft_layers))
+    rank_bytes = _memory(world, memory_bytes)
     stages = tuple(
-        Stage(pp, slice, (*slice.layers, *(draft if pp == world.pp - 1 else ())), memory)
-        for pp, (slice, memory) in enumerate(zip(slices, _memory(world, memory_bytes), strict=True))
+        Stage(pp, slice, (*slice.layers, *(draft if pp == world.pp - 1 else ())), min(_of_stage(world, pp, rank_bytes)))
+        for pp, slice in enumerate(slices)
     )
     context_tokens = options.context_tokens or geometry.max_context_tokens
-    return Choices(geometry, world, options, page_tokens, context_tokens, draft_layers, stages)
+    return Choices(geometry, world, options, page_tokens, context_tokens, draft_layers, stages, rank_bytes)
 
 
 def _page_tokens(geometry: ModelGeometry, options: PlanOptions) -> int:
@@ -118,15 +121,23 @@ def _page_tokens(geometry: ModelGeometry, options: PlanOptions) -> int:
     return options.page_tokens
 
 
-def _memory(world: World, memory_bytes: int | Sequence[int]) -> list[int]:
-    """What each stage has."""
+def _memory(world: World, memory_bytes: int | Sequence[int]) -> tuple[int, ...]:
+    """What each rank has."""
     given = list(memory_bytes) if isinstance(memory_bytes, Sequence) else [memory_bytes] * world.pp
-    if len(given) != world.pp:
+    if len(given) not in (world.pp, world.ranks):
         wanted = f"one for each of {world.pp} stages, or one for all"
+        if world.ranks > world.pp:
+            wanted = f"one for each of {world.ranks} ranks, {wanted}"
         raise PlanError("memory for pools", f"{len(given)} numbers", wanted)
-    for pp, bytes in enumerate(given):
+    unit = "stage" if len(given) == world.pp else "rank"
+    for number, bytes in enumerate(given):
         if not isinstance(bytes, int) or isinstance(bytes, bool) or bytes < 1:
-            where = f" in stage {pp}" if world.pp > 1 else ""
+            where = f" in stage {number}" if unit == "stage" else f" on rank {number}"
             wanted = "a positive integer: what is left of a device after weights"
-            raise PlanError(f"memory for pools{where}", bytes, wanted)
-    return given
+            raise PlanError(f"memory for pools{where if len(given) > 1 else ''}", bytes, wanted)
+    each = world.ranks // len(given)
+    return tuple(bytes for bytes in given for _ in range(each))
+
+
+def _of_stage(world: World, pp: int, rank_bytes: Sequence[int]) -> Sequence[int]:
+    return rank_bytes[pp * world.stage_ranks : (pp + 1) * world.stage_ranks]

@@ -27,7 +27,8 @@ def plan_pools(
     Args:
         geometry: the model.
         world: the processes.
-        memory_bytes: what the pools of a rank may take: one number for all ranks, or one for each pipeline stage.
+        memory_bytes: what the pools of a rank may take: one number for all ranks, one for each pipeline stage, or one
+            for each rank, by its number.
         options: what is chosen.
 
     Returns:
@@ -48,7 +49,10 @@ def plan_pools(
     of_stage = [
         _rank_plan(choices, stage, fitting, tokens) for stage, fitting in zip(choices.stages, fits, strict=True)
     ]
-    ranks = tuple(dataclasses.replace(of_stage[place.pp], place=place) for place in world.places())
+    ranks = tuple(
+        dataclasses.replace(_with_memory(choices, of_stage[place.pp], bytes, tokens), place=place)
+        for place, bytes in zip(world.places(), choices.rank_bytes, strict=True)
+    )
     return Plan(
         geometry=geometry,
         world=world,
@@ -59,6 +63,36 @@ def plan_pools(
         ranks=ranks,
         notes=notes_of(choices, fits, tokens),
     )
+
+
+def fitting_on_rank(geometry: ModelGeometry, world: World, pp: int, memory_bytes: int, options: PlanOptions) -> int:
+    """The tokens of context, whole pages, whose pools fit on a rank: what it can tell before it knows of others.
+
+    Args:
+        geometry: the model.
+        world: the processes.
+        pp: the rank's pipeline stage.
+        memory_bytes: what its pools may take.
+        options: what is chosen.
+
+    Raises:
+        PlanError: what was asked for is wrong, or not even one request has room.
+        LayoutError: a format cannot hold the model's tokens.
+    """
+    choices = choices_of(geometry, world, memory_bytes, options)
+    stage = choices.stages[pp]
+    tokens = fitting_tokens(choices, stage)
+    if tokens < least_tokens(choices):
+        raise too_small(choices, stage, tokens)
+    return tokens
+
+
+def _with_memory(choices: Choices, rank: RankPlan, memory_bytes: int, tokens: int) -> RankPlan:
+    """What a rank holds that has more memory than the one of its stage that has least: the same, with more left."""
+    if memory_bytes == rank.memory_bytes:
+        return rank
+    stage = dataclasses.replace(choices.stages[rank.place.pp], memory_bytes=memory_bytes)
+    return _rank_plan(choices, stage, fitting_tokens(choices, stage), tokens)
 
 
 def _rank_plan(choices: Choices, stage: Stage, fits_tokens: int, tokens: int) -> RankPlan:

@@ -117,6 +117,9 @@ def _tokens(
     if choices.world.pp > 1:
         numbers = f"least of {choices.world.pp} stages"
         lines.append(Term("tokens", "least of all stages", numbers, Fraction(tokens), "tokens"))
+    elif tokens < fits_tokens:  # ranks were given memory each
+        numbers = f"least of {choices.world.ranks} ranks"
+        lines.append(Term("tokens", "least of all ranks", numbers, Fraction(tokens), "tokens"))
     return lines
 
 

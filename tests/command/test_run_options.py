@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import shlex
 import subprocess
 import sys
 
 import pytest
 import torch
+
+from dsa_exec.cli.run.errors import RunError
 
 HIDDEN = "import sys; sys.modules['accelerate'] = None; from dsa_exec.cli import main; main()"
 
@@ -161,3 +165,42 @@ def test_spread_over_gpus(dsa_here):
     assert done.code == 0, done.err
     assert done.json["text"] == " 4071\n"
     assert done.json["device"] == f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--nproc 0", "--nproc 0: wanted a whole number of at least 1"),
+        ("--nproc -1", "--nproc -1: wanted a whole number of at least 1"),
+        ("--nproc x", "--nproc x: wanted a whole number of at least 1"),
+        ("--nproc 4", "--nproc 4: num_attention_heads is 6, of which 4 ranks cannot have equal parts; wanted 1 or 2"),
+        ("--nproc 2 --device-map auto", "--nproc 2 and --device-map say both how to spread the model: leave one out"),
+        ("--nproc 2 --device cuda:1", "--device cuda:1: with --nproc each process takes a device of its own; wanted"),
+        ("--rank-timeout soon", "--rank-timeout soon: wanted a number"),
+        ("--nproc 2 --rank-timeout 0", "--rank-timeout 0.0: wanted seconds, above 0 and at most 86400 (a day)"),
+        ("--nproc 2 --rank-timeout nan", "--rank-timeout nan: wanted seconds, above 0 and at most 86400 (a day)"),
+        ("--rank-timeout 9", "--rank-timeout 9.0 has no effect on one process: give --nproc, or use torchrun"),
+        (
+            "--nproc 1 --rank-timeout 9",
+            "--rank-timeout 9.0 has no effect on one process: give --nproc, or use torchrun",
+        ),
+    ],
+)
+def test_several_processes_that_cannot_be(dsa_here, arguments, words):
+    """One sentence, before any process is started."""
+    with pytest.raises(RunError, match=f"^{re.escape(words)}"):
+        dsa_here("run", "--max-new-tokens", "1", *shlex.split(arguments))
+
+
+def test_more_processes_than_gpus(dsa_here, monkeypatch):
+    """The count of both, where --device asks for GPUs and where there are some. Without accelerate, what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(RunError, match=r"^--nproc 2: needs accelerate, which .*: pip install 'dsa\[spread\]'$"):
+        dsa_here("run", "--nproc", "2")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: "there")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    words = r"^--nproc 2: there is 1 GPU here, and each process takes one; wanted at most 1, or --device cpu with GPUs"
+    for available, device in ((False, "cuda"), (True, "auto")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        with pytest.raises(RunError, match=words):
+            dsa_here("run", "--nproc", "2", "--device", device)

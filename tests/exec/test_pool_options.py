@@ -127,6 +127,12 @@ def test_draft_tokens_that_only_ratio_128_layers_limit():
             f"memory for pools in stage 1 is 0; wanted {LEFT}",
         ),
         (World(pp=2), [GIB], "memory for pools is 1 numbers; wanted one for each of 2 stages, or one for all"),
+        (
+            World(pp=2, tp=2),
+            [GIB] * 3,
+            "memory for pools is 3 numbers; wanted one for each of 4 ranks, one for each of 2 stages, or one for all",
+        ),
+        (World(pp=2, tp=2), [GIB, GIB, 0, GIB], f"memory for pools on rank 2 is 0; wanted {LEFT}"),
     ],
 )
 def test_memory_that_cannot_be(world, memory, text):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -9,11 +11,13 @@ from hypothesis import strategies as st
 from model_configs import DEEPSEEK_V4_FLASH, DEEPSEEK_V32, GLM_5
 
 from dsa_exec.core.errors import PlanError
+from dsa_exec.core.hardware import MemoryReading
 from dsa_exec.memory.geometry import geometry_of
 from dsa_exec.memory.plan_layers import LayerSlice, layer_slices
 from dsa_exec.memory.plan_options import PlanOptions
 from dsa_exec.memory.plan_pools import plan_pools
 from dsa_exec.memory.plan_world import Place, World
+from dsa_exec.memory.pool_memory import USUAL_FRACTION, pool_bytes
 
 GIB = 2**30
 V32 = geometry_of(DEEPSEEK_V32, "v32/config.json")
@@ -103,6 +107,41 @@ def test_the_stages_sum_to_the_whole(geometry, pp, draft_layers, data):
         parts = [part for stage in split.stages for part in stage.pools if part.name == pool.name]
         assert tuple(layer for part in parts for layer in part.layers) == pool.layers
         assert {(part.tokens, part.page_bytes) for part in parts} == {(pool.tokens, pool.page_bytes)}
+
+
+def test_memory_of_each_rank():
+    """The rank with least room decides for all; each says what it may take, what would fit there and what is left."""
+    memory = [20 * GIB, 20 * GIB, 20 * GIB, 15 * GIB]
+    plan = plan_pools(V32, World(pp=2, tp=2), memory)
+    assert plan.limiting is plan.ranks[3]
+    assert [rank.memory_bytes for rank in plan.ranks] == memory
+    alone = [plan_pools(V32, World(pp=2, tp=2), it).stages for it in memory]
+    assert [it.fits_tokens for it in plan.ranks] == [alone[rank][rank // 2].fits_tokens for rank in range(4)]
+    assert plan.tokens == plan.ranks[3].fits_tokens
+    assert plan.ranks[2].bytes == plan.ranks[3].bytes
+    assert plan.ranks[2].free_bytes == plan.ranks[3].free_bytes + 5 * GIB
+    assert plan.ranks[2].terms[-1].value == plan.ranks[2].free_bytes
+    same = plan_pools(V32, World(pp=2, tp=2), [20 * GIB, 15 * GIB])
+    assert [it.memory_bytes for it in same.ranks] == [20 * GIB, 20 * GIB, 15 * GIB, 15 * GIB]
+
+
+def test_the_equation_says_that_another_rank_has_less():
+    """With one stage too, where ranks were given memory each."""
+    plan = plan_pools(V32, World(tp=2), [20 * GIB, 15 * GIB])
+    (term,) = [it for it in plan.ranks[0].terms if it.name == "tokens"]
+    assert (term.value, term.numbers) == (plan.tokens, "least of 2 ranks")
+    assert [it for it in plan.ranks[1].terms if it.name == "tokens"] == []
+
+
+def test_what_pools_may_take_of_a_device():
+    """With weights alone on it what `dsa plan` computes from their size; what is reusable counts as free."""
+    total, weights = 80 * GIB, 30 * GIB
+    assert pool_bytes(MemoryReading(total, total - weights), USUAL_FRACTION) == total * 9 // 10 - weights
+    assert pool_bytes(MemoryReading(total, 10 * GIB, 40 * GIB), Fraction(1)) == 50 * GIB
+    with pytest.raises(
+        PlanError, match=r"taken already is 10; wanted fewer than the 20 x 0\.5 = 10 of the device that"
+    ):
+        pool_bytes(MemoryReading(20, 10), Fraction(1, 2))
 
 
 def test_the_stage_with_least_room_decides():

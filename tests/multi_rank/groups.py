@@ -20,7 +20,9 @@ PATIENCE_S = 60.0
 """After this, a test that waits for a rank fails instead of hanging. Nothing that is right takes so long."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["dsa_exec.runtime.distributed", "pytest"])  # imported once, not once a rank
+_context.set_forkserver_preload(
+    ["dsa_exec.runtime.distributed", "dsa_exec.integrations.transformers", "pytest"]
+)  # imported once, not once a rank
 
 
 class Group:
@@ -51,15 +53,16 @@ class Group:
         for pipe in self._pipes:
             pipe.send((case, given))
         deadline = time.monotonic() + PATIENCE_S
-        return [None if rank in without else self._answer(rank, deadline) for rank in range(self.size)]
+        answers = [None if rank in without else self._answer(rank, deadline) for rank in range(self.size)]
+        for answer in answers:  # once all are there: what is left unread would be taken for the next case's
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
     def _answer(self, rank: int, deadline: float) -> Any:
         if not self._pipes[rank].poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError(f"rank {rank} of {self.size} has not answered within {PATIENCE_S} s")
-        answer = self._pipes[rank].recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return self._pipes[rank].recv()
 
     def close(self) -> None:
         """End the ranks, those that hang too."""

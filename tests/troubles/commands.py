@@ -10,6 +10,11 @@ from dsa_exec.cli import app
 from troubles import produces
 
 
+@produces("OptionsApart")
+def an_option_of_a_sweep_without_one():
+    app(["plan", "--model", "v32", "--gpu-mem", "80GiB", "--gpus", "8"], standalone_mode=False)
+
+
 @produces("UnknownArchitecture")
 def an_architecture_of_no_name():
     app(["doctor", "--assume", "h100"], standalone_mode=False)
@@ -37,6 +42,11 @@ def a_prompt_that_is_too_long(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("long.txt").write_text("x" * 8192)
     app(["run", "--prompt", "long.txt"], standalone_mode=False)
+
+
+@produces("RunError")
+def heads_that_ranks_cannot_share():
+    app(["run", "--nproc", "4"], standalone_mode=False)
 
 
 NO_TRANSFORMERS = """

@@ -12,8 +12,7 @@ from dsa_exec.cli.plan.checkpoint import checkpoint_bytes
 from dsa_exec.cli.plan.report import RankMemory
 from dsa_exec.cli.show_report import count, size
 from dsa_exec.core.errors import DsaError
-
-USUAL_FRACTION = Fraction(9, 10)
+from dsa_exec.memory.pool_memory import USUAL_FRACTION, static_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,9 @@ def divided(asked: Asked, config: Path) -> DividedMemory:
         CheckpointError: the index cannot be used.
         SettingError: the setting mem_fraction_static cannot be read.
     """
-    fraction, fraction_origin = _fraction(asked)
+    fraction, fraction_origin = static_fraction(asked.mem_fraction_static)
     weights, weights_origin, notes = _weights(asked, config)
-    static = asked.gpu_bytes * fraction.numerator // fraction.denominator
+    static = static_bytes(asked.gpu_bytes, fraction)
     memory = RankMemory(
         gpu_bytes=asked.gpu_bytes,
         static_bytes=static,
@@ -83,9 +82,14 @@ def divided(asked: Asked, config: Path) -> DividedMemory:
     return DividedMemory(memory, fraction, fraction_origin, weights_origin, notes)
 
 
-def _fraction(asked: Asked) -> tuple[Fraction, str]:
-    if asked.mem_fraction_static is not None:
-        return asked.mem_fraction_static, "--mem-fraction-static"
+def static_fraction(given: Fraction | None) -> tuple[Fraction, str]:
+    """The share of a device for weights and pools, and where it came from: given, or of the setting, or the default.
+
+    Raises:
+        SettingError: the setting cannot be read.
+    """
+    if given is not None:
+        return given, "--mem-fraction-static"
     setting = settings.explain("mem_fraction_static")
     if setting.value is None:
         return USUAL_FRACTION, "the default"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dsa_exec.integrations.transformers.sampling import Sampling
 
 AUTO_MAP = "auto"
+DEVICES_OF_RANKS = (AUTO, "cpu", "cuda")
+RANK_TIMEOUT_S = 300.0
+LONGEST_RANK_TIMEOUT_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Asked:
         compare: run plain transformers, too.
         report: tell how the text came about.
         as_json: tell it as JSON.
+        nproc: how many processes to split the model over, which this one is to start.
+        rank_timeout_s: how long these, or those that torchrun has started, wait for each other.
     """
 
     prompt: str | None = None
@@ -57,6 +62,8 @@ class Asked:
     compare: bool | None = None
     report: bool = True
     as_json: bool = False
+    nproc: int | None = None
+    rank_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         self._require_one_source()
@@ -66,6 +73,7 @@ class Asked:
             raise RunError(f"--device-map {self.device_map}: is unknown; wanted {AUTO_MAP}")
         if self.device_map is not None and self.device != AUTO:
             raise RunError(f"--device {self.device} and --device-map say both where the model goes: leave one out")
+        self._require_ranks()
         if self.as_json and not self.report:
             raise RunError("--json prints the report, and --no-report leaves it out: leave one out")
         if self.compare and self.prompts is None and not self.report:
@@ -93,6 +101,11 @@ class Asked:
         """Whether anything goes to standard output: a text, results or a report."""
         return self.prompts is None or self.results_file is None or self.report
 
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether prompts come from standard input, which can be read once."""
+        return STANDARD_STREAM in (self.prompt, self.prompts)
+
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
         from dsa_exec.integrations.transformers.sampling import Sampling
@@ -114,6 +127,22 @@ class Asked:
             )
         if self.output is not None and self.output != STANDARD_STREAM:
             require_writable(self.output, self.prompts)
+
+    def _require_ranks(self) -> None:
+        seconds = self.rank_timeout_s
+        if seconds is not None and not 0 < seconds <= LONGEST_RANK_TIMEOUT_S:
+            raise RunError(
+                f"--rank-timeout {seconds}: wanted seconds, above 0 and at most {LONGEST_RANK_TIMEOUT_S} (a day)"
+            )
+        if self.nproc is None:
+            return
+        if self.device_map is not None:
+            raise RunError(f"--nproc {self.nproc} and --device-map say both how to spread the model: leave one out")
+        if self.device not in DEVICES_OF_RANKS:
+            raise RunError(
+                f"--device {self.device}: with --nproc each process takes a device of its own; "
+                f"wanted {', '.join(DEVICES_OF_RANKS[:-1])} or {DEVICES_OF_RANKS[-1]}"
+            )
 
     def _require_sampling(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

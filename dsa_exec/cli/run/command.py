@@ -8,12 +8,13 @@ import typer
 
 from dsa_exec.cli.device_option import AUTO, Device
 from dsa_exec.cli.model_option import Dtype, DtypeOption, Model
-from dsa_exec.cli.run.asked import Asked
+from dsa_exec.cli.run.asked import RANK_TIMEOUT_S, Asked
 from dsa_exec.cli.run.numbers import number, whole_number
 
 # Numbers are texts here, so that what is no number is told in one sentence, by `numbers.py`.
 _Text = str | None
 
+RANKS = "Several processes"
 SAMPLING = "Drawing tokens"
 SEVERAL = "Several prompts"
 MOST_SEED = 2**63 - 1
@@ -34,6 +35,25 @@ def run(
         ),
     ] = None,
     dtype: DtypeOption = Dtype.AUTO,
+    nproc: Annotated[
+        _Text,
+        typer.Option(
+            metavar="N",
+            help="Start N processes and split the model over them, each on a GPU of its own if there are any. Needs "
+            "accelerate. (With torchrun, leave it out.)",
+            show_default="1",
+            rich_help_panel=RANKS,
+        ),
+    ] = None,
+    rank_timeout: Annotated[
+        _Text,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long these processes wait for one that hangs, until all end with an error.",
+            show_default=f"{RANK_TIMEOUT_S:g}",
+            rich_help_panel=RANKS,
+        ),
+    ] = None,
     temperature: Annotated[
         str,
         typer.Option(
@@ -112,7 +132,8 @@ def run(
 
     The text is printed as its tokens come. Ctrl-C leaves what there is, with a report of it.
 
-    Exits with 0 if all was done, 2 if what was given is wrong, 1 if the output cannot be written, 130 if interrupted.
+    Exits with 0 if all was done, 2 if what was given is wrong, 1 if the output cannot be written or one of several
+    processes was lost, 130 if interrupted.
     """
     asked = Asked(
         prompt=prompt,
@@ -131,7 +152,13 @@ def run(
         compare=compare,
         report=report,
         as_json=as_json,
+        nproc=None if nproc is None else whole_number("--nproc", nproc, least=1),
+        rank_timeout_s=None if rank_timeout is None else number("--rank-timeout", rank_timeout),
     )
+    if asked.nproc is not None and asked.nproc > 1:
+        from dsa_exec.cli.run.on_ranks import run_on_ranks
+
+        raise typer.Exit(run_on_ranks(asked, asked.nproc))
     from dsa_exec.cli.run.running import run_as_asked
 
     if run_as_asked(asked):

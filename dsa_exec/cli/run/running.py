@@ -6,8 +6,10 @@ import contextlib
 import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dsa_config import Explanation, settings
@@ -35,21 +37,40 @@ def run_as_asked(asked: Asked) -> bool:
         raise OSError(errno.EBADF, "standard output is closed")
     in_force = explain_all(changed_only=True)  # before anything slow: a bad setting is told at once
     warnings = [*(told for it in in_force for told in it.warnings), *unknown_name_warnings()]
-    if asked.prompts is None:
-        prompts = [read_prompt(asked.prompt, asked.max_new_tokens)]
-    else:
-        prompts = read_prompts(asked.prompts, asked.max_new_tokens)
-    if settings.debug_log_decisions:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prompts = None if asked.reads_stdin else _read(asked)
     stages = Stages()
     with stages.stage("import"):
         require_transformers("dsa run")
         require_paths()
         from dsa_exec.cli.model_loading import load_model
-    with stages.stage("load"):
-        loaded = load_model(asked.model, asked.device, asked.dtype, asked.device_map)
-    ids = tokens_of(loaded, prompts)
-    report, interrupted = _run(asked, loaded, prompts, ids, in_force, warnings, stages)
+        from dsa_exec.cli.run.member import as_member, load_part, same_prompts
+    with as_member(asked) as job:
+        if settings.debug_log_decisions:
+            logging.basicConfig(level=logging.INFO, format="%(message)s")
+        if job is None:
+            prompts = prompts or _read(asked)
+            with stages.stage("load"):
+                loaded = load_model(asked.model, asked.device, asked.dtype, asked.device_map)
+        else:
+            prompts = same_prompts(job, (prompts or _read(asked)) if job.rank == 0 else [])
+            with stages.stage("load"):
+                loaded = load_part(asked, job)
+        ids = tokens_of(loaded, prompts)
+        results = asked.results_file if job is None or job.rank == 0 else Path(os.devnull)
+        report, interrupted = _run(asked, loaded, prompts, ids, in_force, warnings, stages, results)
+        _show(asked, report)
+        if job is not None and not interrupted:
+            job.leave()
+    return interrupted
+
+
+def _read(asked: Asked) -> list[Prompt]:
+    if asked.prompts is None:
+        return [read_prompt(asked.prompt, asked.max_new_tokens)]
+    return read_prompts(asked.prompts, asked.max_new_tokens)
+
+
+def _show(asked: Asked, report: RunReport) -> None:
     if asked.as_json:
         print(json.dumps(report.model_dump(mode="json"), indent=2, allow_nan=False), flush=True)
     elif asked.report:
@@ -58,7 +79,6 @@ def run_as_asked(asked: Asked) -> bool:
         show(report, console(stderr=asked.reports_on_stderr))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return interrupted
 
 
 def _run(
@@ -69,6 +89,7 @@ def _run(
     in_force: list[Explanation],
     warnings: list[str],
     stages: Stages,
+    results: Path | None,
 ) -> tuple[RunReport, bool]:
     """Run all prompts, until an interrupt if there is one."""
     from dsa_exec.cli.model_loading import device_names, dtype_name
@@ -95,7 +116,7 @@ def _run(
                 "alike": None,
             }
         else:
-            lines = stack.enter_context(result_lines(asked.results_file))
+            lines = stack.enter_context(result_lines(results))
             many = ManyPrompts(loaded, prompts, ids, asked, stages, lines)
             interrupted = _is_interrupted(many.run)
             what = {

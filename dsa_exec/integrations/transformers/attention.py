@@ -15,9 +15,11 @@ from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.integrations.transformers.indexer import INDEXERS, DsaIndexer, Rotate
 from dsa_exec.integrations.transformers.own_config import remember
 from dsa_exec.integrations.transformers.plain import require_plain
+from dsa_exec.integrations.transformers.split import heads_here
 from dsa_exec.integrations.transformers.windows import require_windows
 from dsa_exec.ops.kv_store import kv_store
 from dsa_exec.runtime.attend import attend
+from dsa_exec.runtime.distributed.shards import is_shard
 
 NAME = "dsa"
 """How transformers calls our attention (`attn_implementation`)."""
@@ -27,19 +29,25 @@ THEIRS = "sdpa"
 
 
 class _NoGradientPasses(torch.autograd.Function):
-    """Passes values on, and refuses gradients: those through an FP8 cache would silently lack the latent's part."""
+    """Passes values on, and refuses gradients, which would silently lack a part of the latent's: that through an FP8
+    cache, or that of the heads of other ranks.
+    """
 
     @staticmethod
-    def forward(_: Any, values: torch.Tensor) -> torch.Tensor:
+    def forward(context: Any, values: torch.Tensor, why: str) -> torch.Tensor:
+        context.why = why
         return values.view_as(values)
 
     @staticmethod
-    def backward(_: Any, *__: torch.Tensor) -> NoReturn:
-        raise NotSupported("no gradient passes an FP8 cache: set kv_format=model to train")
+    def backward(context: Any, *_: torch.Tensor) -> NoReturn:
+        raise NotSupported(context.why)
 
 
 class DsaAttention(nn.Module):
     """Multi-head latent attention over selected tokens, on the latent itself: keys are never expanded to heads.
+
+    In a model that is split over ranks each attends with its own heads, and `o_proj` sums what they give. Latents,
+    index keys and selections are the same on all: nothing of them is split.
 
     Attributes:
         rotate: the model's RoPE.
@@ -107,8 +115,8 @@ class DsaAttention(nn.Module):
             The output [b, q, hidden], None (no attention weights), and for GLM the selection, None in a dense pass.
 
         Raises:
-            NotSupported: another cache or another mask than ours; in training, attention dropout. In a backward pass:
-                the cache is FP8.
+            NotSupported: another cache or another mask than ours; in training, attention dropout; a rank has no whole
+                heads. In a backward pass: the cache is FP8, or the model is split over ranks.
         """
         if kwargs.get("output_attentions"):
             raise NotSupported("output_attentions: attention weights are not kept; disable(model) first")
@@ -151,17 +159,25 @@ class DsaAttention(nn.Module):
             selected = None if selection is None else selection.indices
         elif not step.path.selects:
             selected = None
-        up = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))
+        up = heads_here(self)
         up_k, up_v = up.split([self.qk_nope_head_dim, self.v_head_dim], 1)
         absorbed = torch.einsum("bhqd,hdc->bqhc", q_nope, up_k)
         query = torch.cat([absorbed, q_rope.transpose(1, 2)], -1).flatten(0, 1)
         attended, _ = attend(step.path, query, layer_cache.mla, selected, step.rows, sm_scale=self.scaling)
-        if layer_cache.mla.layout.format == "fp8" and torch.is_grad_enabled():
-            attended = _NoGradientPasses.apply(attended)
+        if torch.is_grad_enabled() and (why := self._why_no_gradient(layer_cache.mla.layout.format)):
+            attended = _NoGradientPasses.apply(attended, why)
         out = torch.einsum("rhc,hvc->rhv", attended, up_v)
         out = self.o_proj(out.reshape(batch, new_tokens, -1))
         layer_cache.finish(step)
         return (out, None, selected) if self.returns_selection else (out, None)
+
+    def _why_no_gradient(self, kv_format: str) -> str | None:
+        """Why no gradient can pass the attention; None where it can."""
+        if kv_format == "fp8":
+            return "no gradient passes an FP8 cache: set kv_format=model to train"
+        if is_shard(self.kv_b_proj.weight):
+            return "no gradient passes our attention in a model that is split over ranks: disable(model) to train it"
+        return None
 
 
 def _is_traceable(hidden_states: torch.Tensor, past_key_values: Any) -> bool:

@@ -18,6 +18,7 @@ from dsa_exec.integrations.transformers.cache import MODEL_TYPES
 from dsa_exec.integrations.transformers.completeness import first_of, require_whole
 from dsa_exec.integrations.transformers.configuration import wrong_in
 from dsa_exec.integrations.transformers.errors import CheckpointError
+from dsa_exec.integrations.transformers.split_loading import how_to_split
 from dsa_exec.integrations.transformers.spread import connect_layers, require_accelerate
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -46,7 +47,12 @@ class Loaded:
 
 
 def load_checkpoint(
-    path: str | Path, device: torch.device, *, dtype: torch.dtype | None = None, device_map: str | None = None
+    path: str | Path,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None = None,
+    device_map: str | None = None,
+    ranks: int = 1,
 ) -> Loaded:
     """Load a checkpoint in Hugging Face format.
 
@@ -55,16 +61,20 @@ def load_checkpoint(
         device: where to put the model.
         dtype: what to compute in, whatever the weights were saved as; None: what config.json says.
         device_map: how accelerate is to spread the model, such as "auto"; `device` is then not looked at.
+        ranks: over how many ranks of torch.distributed to split the model: all that there are. All of them call this,
+            after `init_process_group`; each reads what it is to have.
 
     Raises:
         CheckpointError: it cannot be loaded whole, is not of a supported model type or has weights that the model by
-            config.json has no place for, or it does not fit on the devices of a map.
-        NotSupported: `device_map` without accelerate.
+            config.json has no place for, it does not fit on the devices of a map, or ranks cannot have equal parts.
+        NotSupported: `device_map` or `ranks` without accelerate, or both; with `ranks`, a device that transformers
+            does not split over.
     """
     if device_map is not None:
-        require_accelerate()
+        require_accelerate("device_map", "which spreads a model")
     path = Path(path)
     config = _config(path)
+    placed = {"device_map": device_map} if ranks == 1 else how_to_split(path, config, ranks, device, device_map)
     _require_float_weights(path)
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
@@ -72,7 +82,7 @@ def load_checkpoint(
             path,
             config=config,
             dtype="auto" if dtype is None else dtype,
-            device_map=device_map,
+            **placed,
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, by name
@@ -84,7 +94,8 @@ def load_checkpoint(
         raise CheckpointError(f"{path}: the model would be {model.dtype}; {wanted} are supported")
     left_out = require_whole(path, info, config.num_hidden_layers)
     if device_map is None:
-        model.to(device)
+        if ranks == 1:
+            model.to(device)
     else:
         _require_on_devices(path, model)
         connect_layers(model)
@@ -104,10 +115,12 @@ def _require_on_devices(path: Path, model: Any) -> None:
         )
 
 
-def load_tiny(device: torch.device, *, dtype: torch.dtype | None = None, device_map: str | None = None) -> Loaded:
+def load_tiny(
+    device: torch.device, *, dtype: torch.dtype | None = None, device_map: str | None = None, ranks: int = 1
+) -> Loaded:
     """The tiny model that ships with the project (docs/tiny-model.md): a DeepSeek-V3.2, trained on Python."""
     with resources.as_file(resources.files("dsa_exec.models") / "tiny") as folder:
-        loaded = load_checkpoint(folder, device, dtype=dtype, device_map=device_map)
+        loaded = load_checkpoint(folder, device, dtype=dtype, device_map=device_map, ranks=ranks)
     return replace(loaded, name="the tiny model of this project", notes=())
 
 

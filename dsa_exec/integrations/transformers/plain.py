@@ -9,6 +9,7 @@ from torch import nn
 
 from dsa_exec.core.checks import FLOAT_DTYPES
 from dsa_exec.integrations.transformers.errors import NotSupported
+from dsa_exec.integrations.transformers.split import is_split_by_transformers
 
 WEIGHT_DTYPES = (*FLOAT_DTYPES, torch.float64)
 """What is multiplied by as it is. (A model in float64 is refused by its caches, in other words.)"""
@@ -30,7 +31,7 @@ def require_plain(module: Any, name: str) -> None:
     if module.weight.dtype not in WEIGHT_DTYPES:
         came = f"the weight of {name} is {module.weight.dtype}"
         raise NotSupported(f"{came}: our attention needs weights as they were trained, such as bf16")
-    if _has_another_forward(module) or _has_hooks(module):
+    if (_has_another_forward(module) and not is_split_by_transformers(module)) or _has_hooks(module):
         raise NotSupported(f"{name} has a hook; {merge}")
     if module.bias is not None:
         raise NotSupported(f"{name} has a bias; {merge}")

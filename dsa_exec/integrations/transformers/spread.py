@@ -17,14 +17,18 @@ from transformers.utils.import_utils import is_accelerate_available
 from dsa_exec.integrations.transformers.errors import NotSupported
 
 
-def require_accelerate() -> None:
+def require_accelerate(argument: str, what_for: str) -> None:
     """Check that accelerate is installed, before transformers asks for it in the middle of loading.
+
+    Args:
+        argument: that needs it.
+        what_for: what accelerate does, as a clause.
 
     Raises:
         NotSupported: it is not.
     """
     if not is_accelerate_available():
-        raise NotSupported("device_map needs accelerate 1.1 or newer, which spreads a model: pip install 'dsa[spread]'")
+        raise NotSupported(f"{argument} needs accelerate 1.1 or newer, {what_for}: pip install 'dsa[spread]'")
 
 
 def connect_layers(model: Any) -> None:

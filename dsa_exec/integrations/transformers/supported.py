@@ -12,6 +12,7 @@ from dsa_exec.integrations.transformers.configuration import wrong_in
 from dsa_exec.integrations.transformers.errors import NotSupported
 from dsa_exec.integrations.transformers.indexer import INDEXERS
 from dsa_exec.integrations.transformers.plain import require_own_forward, require_plain
+from dsa_exec.integrations.transformers.split import require_heads_of_one_split
 
 
 def attentions_of(model: nn.Module) -> list[Any]:
@@ -73,6 +74,7 @@ def require_supported(model: Any) -> None:
     for attention in attentions:
         require_plain(attention.kv_b_proj, "kv_b_proj")
         require_own_forward(attention)
+        require_heads_of_one_split(attention)
         if attention.indexer is not None:
             if type(attention.indexer) not in (*INDEXERS, *INDEXERS.values()):
                 raise NotSupported(f"the indexer is {type(attention.indexer).__name__}, not transformers' own")

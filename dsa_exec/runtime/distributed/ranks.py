@@ -6,6 +6,7 @@ What is said is gathered by all from all, so that every rank comes to the same e
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,6 +60,22 @@ class RankLost(DsaError, RuntimeError):
         )
 
 
+class GroupGivenUp(RankLost):
+    """An earlier call lost a rank of the group: `what` was called, `because` of the first loss."""
+
+    def __init__(self, what: str, because: RankLost) -> None:
+        DsaError.__init__(
+            self, f"{what}: the process group was given up, as ranks were lost in it; end all ranks ({because})"
+        )
+        self.what, self.because = what, because
+        self.rank, self.ranks, self.waited_s = because.rank, because.ranks, because.waited_s
+
+
+# Of groups that are alive. What was half done when a rank was lost, such as a cache that one rank has written and
+# another has not, is not computed with: whoever goes on gets an error, and does not wait again.
+_given_up: weakref.WeakKeyDictionary[object, RankLost] = weakref.WeakKeyDictionary()
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """The ranks of a group, for one call on each of them.
@@ -87,6 +104,7 @@ class Ranks:
 
         Raises:
             NoProcessGroup: there is none, or this process is not of it.
+            RankLost: an earlier call lost a rank of the group.
             ValueError: a timeout that is none.
         """
         import torch.distributed as dist
@@ -99,6 +117,8 @@ class Ranks:
             raise NoProcessGroup(what, f"rank {dist.get_rank()} is not of the group that was given")
         whole = dist.group.WORLD if group is None else group
         assert whole is not None  # it is initialised
+        if (because := _given_up.get(whole)) is not None:
+            raise GroupGivenUp(what, because)
         # A group may have backends for several devices; what is sent lies on the CPU wherever one of them takes that.
         on_cpu = "cpu:" in dist.get_backend_config(whole)
         device = torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
@@ -137,4 +157,6 @@ class Ranks:
             return {rank: bytes(it.tolist()) for rank, it in zip(self.ranks, every, strict=True)}
         except RuntimeError as error:
             waited_s = time.monotonic() - self.begun_s
-            raise RankLost(self.what, self.rank, self.ranks, waited_s, self.timeout_s) from error
+            lost = RankLost(self.what, self.rank, self.ranks, waited_s, self.timeout_s)
+            _given_up[self.group] = lost
+            raise lost from error
