@@ -15,7 +15,9 @@ from dsa_exec.cli.bench.report import ModelBenchReport
 from dsa_exec.cli.bench_record import BenchRecord
 from dsa_exec.cli.doctor.report import DoctorReport
 from dsa_exec.cli.plan.report import PlanReport
+from dsa_exec.cli.plan.sweep_report import SweepReport
 from dsa_exec.cli.report import PromptResult, RunReport
+from dsa_exec.planning.kernel_records import kernel_times_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,13 +31,15 @@ def generated() -> dict[Path, str]:
         "doctor.schema.json": {"$schema": DIALECT, **DoctorReport.model_json_schema(mode="serialization")},
         "model_bench.schema.json": {"$schema": DIALECT, **ModelBenchReport.model_json_schema(mode="serialization")},
         "plan.schema.json": {"$schema": DIALECT, **PlanReport.model_json_schema(mode="serialization")},
+        "plan_sweep.schema.json": {"$schema": DIALECT, **SweepReport.model_json_schema(mode="serialization")},
         "run.schema.json": {"$schema": DIALECT, **RunReport.model_json_schema(mode="serialization")},
         "run_result.schema.json": {"$schema": DIALECT, **PromptResult.model_json_schema(mode="serialization")},
     }
     written = {ROOT / "schemas" / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
     records = sorted((ROOT / "benchmarks" / "results").glob("*/conformance.json"))
     pages = {"settings.md": settings_page(DSASettings), "backends.md": backends_page(records)}
-    return {**written, **{ROOT / "docs" / "reference" / name: text for name, text in pages.items()}}
+    times = {ROOT / "dsa_exec" / "planning" / "kernel_times.json": kernel_times_text(ROOT)}
+    return {**written, **times, **{ROOT / "docs" / "reference" / name: text for name, text in pages.items()}}
 
 
 def main() -> None:

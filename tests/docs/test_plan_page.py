@@ -36,4 +36,4 @@ def test_each_line_is_printed_in_its_order(command, shown):
 
 def test_there_is_something_shown():
     """A page whose blocks are written otherwise does not leave this file without a test."""
-    assert len(SHOWN) == 3
+    assert len(SHOWN) == 4

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dsa_config.tools.printing import Json, console, print_json
 from dsa_exec.cli.show_report import printable
 
+if TYPE_CHECKING:
+    from dsa_exec.cli.plan.asked import Texts
+    from dsa_exec.cli.plan.sweep_asked import SweepTexts
+
 V4 = "DeepSeek-V4"
 """The heading of options that other models have no use for."""
+
+SWEEP = "With --sweep"
+"""The heading of options that only a sweep has."""
 
 # Numbers are texts here, so that what is no number is told in one sentence, by `asked.py`.
 _Text = str | None
@@ -103,6 +110,44 @@ def plan(
         bool,
         typer.Option("--online-c128", help="Ratio-128 layers keep one running state a request.", rich_help_panel=V4),
     ] = False,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep",
+            help="Simulate throughput in place of a plan: the best split of each number of GPUs, for each context.",
+            rich_help_panel=SWEEP,
+        ),
+    ] = False,
+    gpus: Annotated[
+        _Text,
+        typer.Option(metavar="N,N,...", help="GPUs.", show_default="8,16,...,1024", rich_help_panel=SWEEP),
+    ] = None,
+    contexts: Annotated[
+        _Text,
+        typer.Option(
+            metavar="N,N,...", help="Tokens of a request.", show_default="64K,128K,...,1M", rich_help_panel=SWEEP
+        ),
+    ] = None,
+    node_gpus: Annotated[
+        _Text, typer.Option(metavar="N", help="GPUs that NVLink connects.", show_default="8", rich_help_panel=SWEEP)
+    ] = None,
+    nvlink: Annotated[
+        _Text,
+        typer.Option(metavar="GB/s", help="Of a GPU, within a node.", show_default="329", rich_help_panel=SWEEP),
+    ] = None,
+    network: Annotated[
+        _Text,
+        typer.Option(metavar="GB/s", help="Of a GPU, between nodes.", show_default="50", rich_help_panel=SWEEP),
+    ] = None,
+    gemm_share: Annotated[
+        _Text,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the GPU's peaks that matrix products reach.",
+            show_default="0.6",
+            rich_help_panel=SWEEP,
+        ),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the equation with the numbers in it.")] = False,
     as_json: Json = False,
     plot: Annotated[
@@ -113,47 +158,78 @@ def plan(
     """Plan the memory of a deployment: how many tokens fit on each rank, and why.
 
     Reads the model's config.json, needs no GPU and no torch. Pools get gpu-mem x mem-fraction-static less the weights.
+    With --sweep it simulates deployments of 8 to 1,024 GPUs from measured kernel times.
 
     Exits with 0 if there is a plan, 2 if what was given is wrong or nothing fits, 1 if the output cannot be written.
     """
     from dsa_exec.cli.picture_file import require_drawable
     from dsa_exec.cli.plan.asked import Texts
+    from dsa_exec.cli.plan.sweep_asked import SweepTexts, require_no_sweep
+
+    if plot is not None:
+        require_drawable(plot)
+    texts = Texts(
+        model=model,
+        gpu_mem=gpu_mem,
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        cp=cp,
+        mem_fraction_static=mem_fraction_static,
+        weights=weights,
+        kv_dtype=kv_dtype,
+        page_size=page_size,
+        stage_layers=stage_layers,
+        draft_tokens=draft_tokens,
+        draft_layers=draft_layers,
+        max_running_requests=max_running_requests,
+        max_tokens=max_tokens,
+        context=context,
+        prefill=prefill,
+        swa_full_tokens_ratio=swa_full_tokens_ratio,
+        index_k_dtype=index_k_dtype,
+        state_dtype=state_dtype,
+        online_c128=online_c128,
+    )
+    own = SweepTexts(gpus, contexts, node_gpus, nvlink, network, gemm_share)
+    if sweep:
+        _sweep(texts, own, explain=explain, as_json=as_json, plot=plot)
+    else:
+        require_no_sweep(own)
+        _plan(texts, explain=explain, as_json=as_json, plot=plot)
+
+
+def _plan(texts: Texts, *, explain: bool, as_json: bool, plot: Path | None) -> None:
     from dsa_exec.cli.plan.picture import draw
     from dsa_exec.cli.plan.planning import report_of
     from dsa_exec.cli.plan.show import show
 
-    if plot is not None:
-        require_drawable(plot)
-    report = report_of(
-        Texts(
-            model=model,
-            gpu_mem=gpu_mem,
-            tp=tp,
-            pp=pp,
-            dp=dp,
-            cp=cp,
-            mem_fraction_static=mem_fraction_static,
-            weights=weights,
-            kv_dtype=kv_dtype,
-            page_size=page_size,
-            stage_layers=stage_layers,
-            draft_tokens=draft_tokens,
-            draft_layers=draft_layers,
-            max_running_requests=max_running_requests,
-            max_tokens=max_tokens,
-            context=context,
-            prefill=prefill,
-            swa_full_tokens_ratio=swa_full_tokens_ratio,
-            index_k_dtype=index_k_dtype,
-            state_dtype=state_dtype,
-            online_c128=online_c128,
-        )
-    )
+    report = report_of(texts)
     if plot is not None:
         draw(report, plot)
     if as_json:
         print_json(report.model_dump(mode="json"))
         return
     show(report, explain=explain)
+    _say_picture(plot)
+
+
+def _sweep(texts: Texts, own: SweepTexts, *, explain: bool, as_json: bool, plot: Path | None) -> None:
+    from dsa_exec.cli.plan.sweep_asked import sweep_asked_by
+    from dsa_exec.cli.plan.sweep_picture import draw_sweep
+    from dsa_exec.cli.plan.sweep_show import show_sweep
+    from dsa_exec.cli.plan.sweeping import sweep_report_of
+
+    report = sweep_report_of(sweep_asked_by(texts, own, explain=explain))
+    if plot is not None:
+        draw_sweep(report, plot)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+        return
+    show_sweep(report)
+    _say_picture(plot)
+
+
+def _say_picture(plot: Path | None) -> None:
     if plot is not None:
         console().print(f"picture: {printable(str(plot))}", soft_wrap=True)

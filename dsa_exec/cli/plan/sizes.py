@@ -84,13 +84,13 @@ def count_of(option: str, text: str, *, least: int = 1, most: int = MOST) -> int
     return count
 
 
-def counts_of(option: str, text: str) -> tuple[int, ...]:
+def counts_of(option: str, text: str, *, most: int = MOST) -> tuple[int, ...]:
     """The numbers of a list such as `1K,8K,32768`, each once, in order of size.
 
     Raises:
-        BadOption: a part of it is no whole number of at least 1.
+        BadOption: a part of it is no whole number of at least 1, or out of range.
     """
-    return tuple(sorted({count_of(option, part) for part in text.split(",")}))
+    return tuple(sorted({count_of(option, part, most=most) for part in text.split(",")}))
 
 
 def fraction_of(option: str, text: str) -> Fraction:

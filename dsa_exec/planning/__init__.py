@@ -1,0 +1,1 @@
+"""From measured kernel times and link bandwidths to throughput and memory of deployments that nobody has run."""
