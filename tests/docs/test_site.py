@@ -90,7 +90,10 @@ def test_what_leads_nowhere_ends_the_build(tmp_path, wrong):
     assert "Aborted with 1 warnings in strict mode" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("script", "picture"), [("dataflow", "dataflow"), ("fused_select", "fused-select")])
+@pytest.mark.parametrize(
+    ("script", "picture"),
+    [("dataflow", "dataflow"), ("fused_select", "fused-select"), ("key_split", "key-split")],
+)
 def test_a_picture_is_what_its_script_draws(script, picture):
     """The committed picture is current."""
     program = "import runpy, sys; print(runpy.run_path(sys.argv[1])['picture'](), end='')"
