@@ -275,6 +275,32 @@ def attention_merge() -> Any:
     return build(merge_kernel, constants, types, ASTSource, num_warps=launch.warps)
 
 
+def merged_candidates(held: int) -> Callable[[], Any]:
+    def built() -> Any:
+        from dsa_exec.ops.topk_merge.kernels.portable import _merge_row
+        from dsa_exec.ops.topk_merge.launch import portable_launch
+
+        launch = portable_launch(2048)
+        flags = {"FIND": True, "NUMBERED": True, "LISTED_BLOCKS": False, "TO_SLOTS": True, "LISTED": False}
+        pointers = ("candidates_ptr", "bounds_ptr", "counts_ptr", "blocks_ptr")
+        types = dict.fromkeys(pointers, "*i32")
+        return build(
+            _merge_row, {**flags, "HELD": held, "BLOCK": launch.block}, types, ASTSource, num_warps=launch.warps
+        )
+
+    return built
+
+
+def told_candidates() -> Any:
+    from dsa_exec.ops.topk_candidates.kernels.portable import _tell
+    from dsa_exec.ops.topk_candidates.launch import portable_launch
+
+    launch = portable_launch(2048)
+    constants = {"WINDOWS": True, "LISTED": True, "BLOCK": launch.block}
+    types = dict.fromkeys(("logits_ptr", "blocks_ptr", "told_ptr"), "*i32")
+    return build(_tell, constants, types, ASTSource, num_warps=launch.warps)
+
+
 def around_a_vendor(name: str, **constants: Any) -> Callable[[], Any]:
     def built() -> Any:
         from dsa_exec.core.kernels import vendor_attention
@@ -307,6 +333,9 @@ BUILDS = {
     "sparse_mla_decode, 64 heads": decode(64),
     "sparse_mla_decode, slices put together": combined_decode,
     "attention_merge": attention_merge,
+    "topk_candidates": told_candidates,
+    "topk_merge, keys held": merged_candidates(2),
+    "topk_merge, keys read anew": merged_candidates(0),
     "indices, before a vendor": around_a_vendor("_name_kernel", BLOCK=1024),
     "attention, copied after a vendor": around_a_vendor("_copy_kernel", HEADS=8, CHANNELS=512),
     "attention, cleared after a vendor": around_a_vendor("_clear_kernel", HEADS=8, CHANNELS=512),

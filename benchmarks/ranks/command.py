@@ -46,6 +46,9 @@ def _run(options: argparse.Namespace) -> int:
     except (OSError, ValidationError, LookupError) as error:
         print(f"benchmarks ranks: {error}", file=sys.stderr)
         return 2
+    if options.check and all(row.least_speedup is None for row in record.rows):
+        print("benchmarks ranks: --check: no row of this record has a bar", file=sys.stderr)
+        return 2
     is_wrong = any(row.wrong is not None for row in record.rows)
     return int(is_wrong or (options.check and any(row.is_missed for row in record.rows)))
 

@@ -14,7 +14,7 @@ from benchmarks.ops.work import relative_error
 from benchmarks.ranks.work import SharedWork, all_equal
 from dsa_exec import KeySplit, PagedKeys, index_select, sparse_mla_decode
 from dsa_exec.layouts.index_k import IndexKLayout
-from dsa_exec.runtime.distributed import attention_in_group, index_select_over_keys
+from dsa_exec.runtime.distributed import HeadSplit, attention_in_group, index_select_over_keys
 
 K = 2048
 PAGE = IndexKLayout().page_tokens
@@ -45,17 +45,21 @@ def works() -> Iterator[SharedWork]:
             ways={WAY: lambda it: index_select_over_keys(it.q, it.head_weights, it.own, K, split).indices},
             same=_own_slots,
             captured=True,
-            bars={WAY: BAR} if requests == 128 else {},
+            bars={WAY: BAR},
         )
     for requests, context, heads in STEPS:
         yield SharedWork(
             name=f"decode step {requests}x{context}, {heads} heads",
             inputs=_inputs(requests, context, heads),
             one=_one,
-            ways={WAY: _shared(split, "all"), f"{WAY}, each rank its heads": _shared(split, "own")},
+            ways={
+                WAY: _shared(split, "all"),
+                f"{WAY}, each rank its heads": _shared(split, "own"),
+                "tp heads": _by_heads,
+            },
             same=_near,
             captured=True,
-            bars={WAY: BAR} if (requests, heads) == (128, 16) else {},
+            bars={WAY: BAR} if heads == 16 else {},
         )
 
 
@@ -79,6 +83,13 @@ def _inputs(requests: int, context: int, heads: int) -> Callable[[int], Step]:
 def _one(it: Step) -> torch.Tensor:
     slots = index_select(it.q, it.head_weights, it.keys, K).indices
     return sparse_mla_decode(it.attention_q, mla_cache(), slots, sm_scale=SCALE)[0]
+
+
+def _by_heads(it: Step) -> torch.Tensor:
+    """Every rank selects for itself, and attends with its share of the heads."""
+    share = HeadSplit(it.attention_q.shape[1], dist.get_world_size()).of(dist.get_rank())
+    slots = index_select(it.q, it.head_weights, it.keys, K).indices
+    return sparse_mla_decode(it.attention_q[:, share], mla_cache(), slots, sm_scale=SCALE)[0]
 
 
 def _shared(split: KeySplit, heads: Any) -> Callable[[Step], torch.Tensor]:

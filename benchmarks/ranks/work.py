@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,3 @@ def all_equal(_: str, _input: Any, got: Any, wanted: Any) -> str | None:
     if got.equal(wanted):
         return None
     return f"{int((got != wanted).sum())} of {wanted.numel()} differ from one GPU's"
-
-
-Works = Sequence[SharedWork]

@@ -12,17 +12,20 @@ from dsa_exec.cli.model_option import Dtype, require_accelerate
 from dsa_exec.integrations import transformers as hf
 
 
-def load_model(model: Path | None, device: str, dtype: Dtype, device_map: str | None = None) -> hf.Loaded:
-    """Load a model where it was asked for.
+def load_model(
+    model: Path | None, device: str, dtype: Dtype, device_map: str | None = None, ranks: int = 1
+) -> hf.Loaded:
+    """Load a model, or this rank's part of it, where it was asked for.
 
     Args:
         model: its folder; None: the tiny one of this project.
         device: of the option of this name.
         dtype: what to compute in.
         device_map: how to spread it over devices; None: it is on one.
+        ranks: of torch.distributed, over all of which it is split. All of them call this.
 
     Raises:
-        UnusableDevice, CheckpointError, UnusableModel: it cannot be.
+        UnusableDevice, CheckpointError, UnusableModel, NotSupported: it cannot be.
     """
     if device_map is not None:
         require_accelerate()
@@ -30,8 +33,8 @@ def load_model(model: Path | None, device: str, dtype: Dtype, device_map: str | 
     where = usable_device(device)
     hf.be_quiet()
     if model is None:
-        return hf.load_tiny(where, dtype=wanted, device_map=device_map)
-    return hf.load_checkpoint(model, where, dtype=wanted, device_map=device_map)
+        return hf.load_tiny(where, dtype=wanted, device_map=device_map, ranks=ranks)
+    return hf.load_checkpoint(model, where, dtype=wanted, device_map=device_map, ranks=ranks)
 
 
 def device_names(model: Any) -> str:

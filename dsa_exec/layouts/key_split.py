@@ -9,7 +9,7 @@ import torch
 
 from dsa_config import settings
 from dsa_exec.core.checks import Arguments
-from dsa_exec.core.errors import RangeError, ShapeError
+from dsa_exec.core.errors import RangeError, ShapeError, StrideError
 
 MOST_PARTS = 1024
 
@@ -32,7 +32,7 @@ class KeySplit:
 
     def __post_init__(self) -> None:
         for name, number, most in (("parts", self.parts, MOST_PARTS), ("block", self.block, 2**31 - 1)):
-            if isinstance(number, torch.Tensor):
+            if name == "block" and isinstance(number, torch.Tensor):
                 if number.ndim != 1 or number.dtype != torch.int32:
                     came = f"is {str(number.dtype).removeprefix('torch.')} {list(number.shape)}"
                     raise RangeError("KeySplit", name, came, "an integer, or int32 [t]")
@@ -47,6 +47,7 @@ class KeySplit:
             parts: how many.
             tokens: of the whole request; or int32 [t], of each query row's request.
         """
+        cls(parts, 1)  # so that it is told what parts may be
         if isinstance(tokens, torch.Tensor):
             block = ((tokens.long() + parts - 1) // parts).clamp(min=1).int()
             return cls(parts, block)
@@ -82,9 +83,11 @@ class KeySplit:
         return places.where(positions >= 0, positions)
 
     def _block(self, of_rows: torch.Tensor) -> torch.Tensor | int:
-        """The block of each row, to go with a tensor [t, ...]."""
+        """The block of each row, to go with a tensor [t, ...], or [b, n] of the rows of requests."""
         if isinstance(self.block, int):
             return self.block
+        if of_rows.ndim == 2 and len(of_rows) != len(self.block) and of_rows.numel() == len(self.block):
+            return self.block.long().view_as(of_rows)
         return self.block.long().reshape(-1, *[1] * (of_rows.ndim - 1))
 
 
@@ -123,4 +126,7 @@ def check_part(args: Arguments, part: KeyPart, name: str, rows: int) -> None:
         args.device(block, name)
         if len(block) != rows:
             raise ShapeError(args.op, name, f"has {len(block)} rows", f"{rows}")
+        if rows > 1 and block.stride(0) != 1:
+            came = f"has strides {list(block.stride())}"
+            raise StrideError(args.op, name, came, "a last dimension with stride 1 (call .contiguous())")
         args.values(block, name, low=1, high=2**31 - 1, on_accelerators=settings.debug_check_indices)

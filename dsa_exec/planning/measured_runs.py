@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from dsa_exec.planning.kernel_fit import Measured
 from dsa_exec.planning.kernel_terms import SELECTED, Work
 from dsa_exec.planning.kernel_times import KernelTimes
 from dsa_exec.planning.machine import Machine
-from dsa_exec.planning.step_times import CANDIDATE_BYTES, INDEX_BYTES, OUTPUT_BYTES
+from dsa_exec.planning.step_times import CANDIDATE_BYTES, INDEX_BYTES, output_bytes
 
 _WORK = re.compile(r"(index_select (?:prefill|decode)|sparse_mla_(?:prefill|decode)) (\d+)x(\d+)(?:, (\d+) heads)?")
+_STEP = re.compile(r"decode step (\d+x\d+), (\d+) heads")
+"""A selection, and attention over what it selected."""
+
 _HEADS = {"index_select": 64, "sparse_mla": 128}
 """Of DeepSeek-V3.2: what a row that does not say them has."""
 
@@ -56,7 +60,23 @@ def compared(rows: Iterable[Mapping[str, Any]], kernels: KernelTimes, machine: M
     )
 
 
+def selections(rows: Iterable[Mapping[str, Any]]) -> tuple[Measured, ...]:
+    """Those of the rows that are a decode step's selection on one GPU, as a fit has them.
+
+    Args:
+        rows: as for `compared`.
+    """
+    found = ((_WORK.fullmatch(row["work"]), row) for row in rows if row["gpus"] == 1)
+    return tuple(
+        Measured(it[1], Work(int(it[2]), int(it[3]), int(it[4] or _HEADS["index_select"])), row["us"])
+        for it, row in found
+        if it is not None and it[1] == "index_select decode"
+    )
+
+
 def _predicted_us(row: Mapping[str, Any], kernels: KernelTimes, machine: Machine) -> float | None:
+    if step := _STEP.fullmatch(row["work"]):
+        return _step_us(row, step[1], step[2], kernels, machine)
     found = _WORK.fullmatch(row["work"])
     if found is None:
         return None
@@ -82,12 +102,23 @@ def _predicted_us(row: Mapping[str, Any], kernels: KernelTimes, machine: Machine
     return None
 
 
+def _step_us(row: Mapping[str, Any], size: str, heads: str, kernels: KernelTimes, machine: Machine) -> float | None:
+    """Both parts in the same way; where heads of attention are shared out, every rank selects for itself."""
+    alone = {**row, "gpus": 1, "way": ""} if row.get("way", "").startswith("tp heads") else row
+    index = _predicted_us({**alone, "work": f"index_select decode {size}"}, kernels, machine)
+    attention = _predicted_us({**row, "work": f"sparse_mla_decode {size}, {heads} heads"}, kernels, machine)
+    return None if index is None or attention is None else index + attention
+
+
 def _attention_us(op: str, way: str, gpus: int, work: Work, kernels: KernelTimes, machine: Machine) -> float | None:
     if gpus == 1:
         return kernels.us(op, work)
     if way.startswith("cp keys"):
-        outputs = gpus * work.rows * work.heads * (_LATENT + 1) * OUTPUT_BYTES
-        return kernels.us(op, work._replace(keys=work.keys / gpus)) + machine.gather_us(gpus, outputs, gpus)
+        outputs, part = work.rows * work.heads * output_bytes(_LATENT), work._replace(keys=work.keys / gpus)
+        # A rank that wants its own heads alone is sent these alone.
+        own = way.endswith("each rank its heads")
+        sent = machine.scatter_us(gpus, outputs, gpus) if own else machine.gather_us(gpus, gpus * outputs, gpus)
+        return kernels.us(op, part) + sent
     if way.startswith("tp heads"):
         return kernels.us(op, work._replace(heads=-(-work.heads // gpus)))
     return None

@@ -86,10 +86,6 @@ class ModelWeights:
         """The embedding, or the head."""
         return _EMBEDDING_BYTES * self.vocabulary
 
-    def mlp(self, layer: int) -> int:
-        """All weights of a layer after attention."""
-        return self.dense_mlp if self.dense[layer] else self.experts * self.expert + self.always
-
 
 def weights_of(config: Mapping[str, Any], geometry: ModelGeometry) -> ModelWeights:
     """The weights that a Hugging Face `config.json` describes.

@@ -26,8 +26,16 @@ TOKEN_BYTES = 656
 INDEX_BYTES, CANDIDATE_BYTES = 4, 8
 """A selected index; a candidate is an index and its score."""
 
-DISPATCH_BYTES, ACTIVATION_BYTES, OUTPUT_BYTES = 1, 2, 4
-"""A channel of a token on its way to an expert, elsewhere between ranks, and of a part of attention's output."""
+DISPATCH_BYTES, ACTIVATION_BYTES = 1, 2
+"""A channel of a token on its way to an expert, and elsewhere between ranks."""
+
+LSE_BYTES = 16
+"""What the log of a row's sum of exponentials takes beside its output: `attention_in_group` sends whole such units."""
+
+
+def output_bytes(latent: int) -> int:
+    """What `attention_in_group` sends of a row and head, of so many channels: the bf16 output and its lse."""
+    return -(-latent * ACTIVATION_BYTES // LSE_BYTES) * LSE_BYTES + LSE_BYTES
 
 
 class StageTime(NamedTuple):
@@ -102,7 +110,7 @@ class Model(NamedTuple):
         if cp > 1:
             gathered += machine.gather_us(cp, cp * requests * selected * CANDIDATE_BYTES, cp * tp)
             index += self.kernels.us("topk", Work(requests, cp * selected, 0))
-            outputs = requests * heads * (geometry.latent_dim + 1) * OUTPUT_BYTES
+            outputs = requests * heads * output_bytes(geometry.latent_dim)
             merged = machine.gather_us(cp, cp * outputs, cp * tp)
         tokens = Tokens(requests, requests, cp * tp, requests)
         return self._stage(world, stage, tokens, LayerTime(index, gathered, attention, merged))

@@ -155,9 +155,11 @@ def _cell(
             tokens=best.tokens,
         )
         return Cell(gpus, context, deployment, "", len(worlds))
-    if not fitting:
-        needed, there = (f"{bytes_ / GIB:.1f} GiB" for bytes_ in (least_bytes, static_bytes))
+    needed, there = (f"{bytes_ / GIB:.1f} GiB" for bytes_ in (least_bytes, static_bytes))
+    if not fitting and least_bytes > static_bytes:
         why = f"a GPU would have {needed} of weights at least, and has {there} for weights and pools"
+    elif not fitting:
+        why = f"beside {needed} of weights or more there is no room for one page of tokens in {there}"
     else:
         most = max(fitting, key=lambda it: it.tokens * it.world.cp)
         why = f"a request can have {most.tokens * most.world.cp} tokens at most"

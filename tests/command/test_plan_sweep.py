@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -21,6 +22,8 @@ from dsa_exec.cli.plan.sweep_report import SweepRun
 from dsa_exec.cli.plan.sweep_show import show_sweep
 from dsa_exec.cli.plan.sweeping import sweep_report_of
 from dsa_exec.core.errors import DsaError
+from dsa_exec.planning.kernel_terms import Work
+from dsa_exec.planning.kernel_times import kernel_times
 
 ROOT = Path(dsa_exec.__file__).parents[1]
 V32, V4 = (str(ROOT / "examples" / "plan" / name) for name in ("deepseek_v32.json", "deepseek_v4_flash.json"))
@@ -57,7 +60,24 @@ def test_the_text_has_a_row_for_each_cell_and_the_errors(dsa):
     assert "8 GPUs, 64K, 1M: nothing fits: a GPU would have 79.9 GiB of weights at least" in done.out
     assert any(line.startswith("index_select prefill ") and " % " in line for line in lines)
     assert "network_gb_s 50 (assumed: one 400 Gb/s port a GPU)" in lines
-    assert "note: The indexer was measured to 256K keys; for longer contexts its fit is continued." in lines
+    assert any(line.startswith("note: The fits of the indexer end at 256K keys") for line in lines)
+
+
+def test_how_low_the_fit_of_few_long_requests_is_follows_from_the_record(monkeypatch):
+    """Beyond the grid: the worst decode step of one or two requests on one GPU, with its two figures."""
+    of = "The fits of the indexer end at 256K keys and are continued beyond"
+    rows = [(1, 524288, 1, 90.0), (2, 1048576, 1, 999.0), (16, 1048576, 1, 9999.0), (1, 1048576, 2, 9999.0)]
+    runs = [
+        {"work": f"index_select decode {requests}x{keys}", "way": "", "gpus": gpus, "us": us}
+        for requests, keys, gpus, us in rows
+    ]
+    predicted = kernel_times().us("index_select decode", Work(2, 1048576, 64))
+    told = f"; with one or two requests a rank they are too low there: {predicted:.1f} us predicted, 999.0 measured"
+    for known, words in ((runs, f"{of}{told} for 2 requests of 1M keys."), ([], f"{of}.")):
+        times = dataclasses.replace(kernel_times(), runs=tuple(known))
+        monkeypatch.setattr("dsa_exec.cli.plan.sweeping.kernel_times", lambda times=times: times)
+        assert words in report(gpus="32", contexts="1M").notes
+        assert not any(note.startswith(of) for note in report(gpus="32", contexts="64K").notes)
 
 
 def report(**own):
@@ -122,14 +142,21 @@ def test_costs_are_laid_out_by_gpus_and_context():
         ("--sweep --tp 8 --weights 3GiB", "--tp, --weights: not with --sweep, which tries every split"),
         ("--sweep --kv-dtype bf16", "--kv-dtype: not with --sweep"),
         ("--sweep --online-c128", "--online-c128: not with --sweep"),
-        ("--sweep --explain", "--explain: not with --sweep"),
+        ("--sweep --explain", "--explain: not with --sweep, which tries every split of its own"),
         ("--gpus 8", "--gpus: only with --sweep"),
         ("--contexts 8K --network 10", "--contexts, --network: only with --sweep"),
         ("--sweep --gpus 0", "--gpus '0': is out of range; wanted a whole number from 1 to 16384"),
-        ("--sweep --gpus 8,,16", "--gpus '': is no such number; wanted "),
+        ("--sweep --gpus 8,,16", "--gpus '8,,16': has an empty part; wanted whole numbers with a comma between them"),
+        ("--sweep --gpus 8,", "--gpus '8,': has an empty part; wanted "),
+        ("--sweep --contexts ,64K", "--contexts ',64K': has an empty part; wanted "),
         ("--sweep --contexts 32M", "--contexts '32M': is out of range; wanted a whole number from 1 to 16777216"),
         ("--sweep --network fast", "--network 'fast': is no such number; wanted a number of GB/s"),
         ("--sweep --nvlink 0", "--nvlink '0': is out of range; wanted a number of GB/s"),
+        ("--sweep --nvlink 1e-400", "--nvlink '1e-400': is out of range; wanted a number of GB/s"),
+        ("--sweep --nvlink 1e-300", "--nvlink '1e-300': is out of range; wanted a number of GB/s"),
+        ("--sweep --network 1e99999999", "--network '1e99999999': is out of range; wanted a number of GB/s"),
+        ("--sweep --network nan", "--network 'nan': is out of range; wanted a number of GB/s"),
+        ("--sweep --network 100001", "--network '100001': is out of range; wanted a number of GB/s"),
         ("--sweep --nvlink 1/0", "--nvlink '1/0': is no such number; wanted a number of GB/s"),
         ("--sweep --node-gpus none", "--node-gpus 'none': is no such number; wanted "),
         ("--sweep --gemm-share 60", "--gemm-share '60': is out of range; wanted a number above 0 and at most 1"),
@@ -143,6 +170,29 @@ def test_options_that_do_not_go_together_or_are_wrong(options, words):
         told_by(options)
     assert str(caught.value).startswith(words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--sweep --tp 8", "; it has --gpus and --contexts"),
+        ("--sweep --explain", "; it has --gpus and --contexts"),
+        ("--sweep --nvlink nan", "; wanted a number of GB/s (10^9 bytes a second) from 0.001 to 100000"),
+    ],
+)
+def test_a_refusal_ends_with_what_is_taken(options, words):
+    """The options that a sweep has, or the range."""
+    with pytest.raises(DsaError) as caught:
+        told_by(options)
+    assert str(caught.value).endswith(words)
+
+
+def test_the_help_tells_what_differs_in_a_sweep():
+    """Its exit code where nothing fits, and its picture."""
+    done = CliRunner().invoke(app, ["plan", "--help"], env={"COLUMNS": "300", "TERM": "dumb"})
+    told = " ".join(done.stdout.split())
+    assert "With --sweep it exits with 0 where nothing fits too: the report says why." in told
+    assert "logits over contexts; with --sweep the cost: png, svg or pdf." in told
 
 
 def told_by(options):

@@ -11,9 +11,11 @@ import sys
 import pytest
 import torch
 
+from dsa_exec.cli.run.asked import Asked
 from dsa_exec.cli.run.errors import RunError
 
 HIDDEN = "import sys; sys.modules['accelerate'] = None; from dsa_exec.cli import main; main()"
+ALONE = "has no effect on one process: give --nproc 2 or more, or use torchrun"
 
 
 @pytest.mark.parametrize(
@@ -177,19 +179,24 @@ def test_spread_over_gpus(dsa_here):
         ("--nproc 2 --device-map auto", "--nproc 2 and --device-map say both how to spread the model: leave one out"),
         ("--nproc 2 --device cuda:1", "--device cuda:1: with --nproc each process takes a device of its own; wanted"),
         ("--rank-timeout soon", "--rank-timeout soon: wanted a number"),
-        ("--nproc 2 --rank-timeout 0", "--rank-timeout 0.0: wanted seconds, above 0 and at most 86400 (a day)"),
-        ("--nproc 2 --rank-timeout nan", "--rank-timeout nan: wanted seconds, above 0 and at most 86400 (a day)"),
-        ("--rank-timeout 9", "--rank-timeout 9.0 has no effect on one process: give --nproc, or use torchrun"),
-        (
-            "--nproc 1 --rank-timeout 9",
-            "--rank-timeout 9.0 has no effect on one process: give --nproc, or use torchrun",
-        ),
+        ("--nproc 2 --rank-timeout 0", "--rank-timeout 0.0: wanted seconds, from 1 to 86400 (a day)"),
+        ("--nproc 2 --rank-timeout nan", "--rank-timeout nan: wanted seconds, from 1 to 86400 (a day)"),
+        ("--nproc 2 --rank-timeout 0.99", "--rank-timeout 0.99: wanted seconds, from 1 to 86400 (a day)"),
+        ("--nproc 2 --rank-timeout 86401", "--rank-timeout 86401.0: wanted seconds, from 1 to 86400 (a day)"),
+        ("--rank-timeout 9", f"--rank-timeout 9.0 {ALONE}"),
+        ("--nproc 1 --rank-timeout 9", f"--rank-timeout 9.0 {ALONE}"),
     ],
 )
 def test_several_processes_that_cannot_be(dsa_here, arguments, words):
     """One sentence, before any process is started."""
     with pytest.raises(RunError, match=f"^{re.escape(words)}"):
         dsa_here("run", "--max-new-tokens", "1", *shlex.split(arguments))
+
+
+@pytest.mark.parametrize("placed", [{"device_map": "auto"}, {"device": "cuda:1"}])
+def test_one_process_goes_where_it_is_told(placed):
+    """As without --nproc: nothing is split."""
+    assert Asked(nproc=1, **placed).nproc == 1
 
 
 def test_more_processes_than_gpus(dsa_here, monkeypatch):

@@ -14,6 +14,7 @@ from dsa_exec.layouts.key_split import KeyPart, KeySplit
 from dsa_exec.layouts.views import SlotMap
 from dsa_exec.ops.index_select import GatheredKeys, PagedKeys, index_select
 from dsa_exec.ops.index_select.candidates import index_candidates
+from dsa_exec.ops.topk_candidates import topk_candidates
 from dsa_exec.ops.topk_merge import topk_merge
 
 K = 24
@@ -103,6 +104,22 @@ def test_a_decode(rows, block, tied):
         assert slots.equal(slot_map.slots(own).int())
 
 
+def test_rows_of_requests_have_the_blocks_of_their_rows():
+    """Lengths [b, n] of paged keys, with a block for each of the b * n rows."""
+    lens = torch.tensor([[5, 6, 7], [9, 10, 11]], dtype=torch.int32)
+    split = KeySplit(2, torch.tensor([2, 2, 2, 3, 3, 3], dtype=torch.int32))
+    assert split.count_in(lens, 0).tolist() == [[3, 4, 4], [6, 6, 6]]
+    assert (split.count_in(lens, 0) + split.count_in(lens, 1)).equal(lens)
+
+
+def test_blocks_that_lie_apart_are_refused():
+    """A kernel would read those between."""
+    logits, picked = torch.zeros(3, 9), torch.zeros(3, 2, dtype=torch.int32)
+    part = KeyPart(KeySplit(2, torch.ones(6, dtype=torch.int32)[::2]), 0)
+    with pytest.raises(ArgumentError, match=r"part.split.block has strides \[2\]"):
+        topk_candidates(logits, picked, part)
+
+
 def test_no_row():
     """A rank that has no row tells no candidates, in the usual shape."""
     keys, scales = keys_of((4,), tied=False)
@@ -125,6 +142,8 @@ def test_a_backend_that_keeps_no_scores_says_so():
     ("made", "sentence"),
     [
         (lambda: KeySplit(0, 1), "KeySplit: parts is 0; wanted an integer from 1 to 1024"),
+        (lambda: KeySplit(torch.ones(3, dtype=torch.int32), 1), "KeySplit: parts is tensor("),
+        (lambda: KeySplit.contiguous(0, 5), "KeySplit: parts is 0; wanted an integer from 1 to 1024"),
         (lambda: KeySplit(2, 0), "KeySplit: block is 0; wanted an integer from 1 to 2147483647"),
         (lambda: KeySplit(2, torch.ones(2)), "block is float32 [2]; wanted an integer, or int32 [t]"),
         (lambda: KeyPart(KeySplit(2, 1), 2), "KeyPart: part is 2; wanted an integer from 0 to 1, of 2 parts"),

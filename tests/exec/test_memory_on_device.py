@@ -143,7 +143,8 @@ def test_a_squeeze_that_tightens_between_calls(prefill, device):
     arguments, out = prefill
     wanted, kept = index_select(*arguments).indices.cpu(), []
     for mib in (512, 160, 96, 48):
-        with left(mib * MIB - kept_bytes(device), device):
+        # Apart: on Hopper the kernel that writes no logits would be taken, and nothing would be kept.
+        with left(mib * MIB - kept_bytes(device), device), settings.override(index_select_backend="torch"):
             selection = expect_within(arguments, out, device, wanted)
             kept.append(kept_bytes(device))
             assert kept[-1] <= selection.budget.bytes

@@ -127,6 +127,11 @@ def test_the_kernel_for_hopper_declines_until_logits_are_scarce():
     assert fused.refuses(hopper_call(), HOPPER) is None
     assert fused.declines(hopper_call(), HOPPER) == ROOM
     assert fused.declines(hopper_call(scarce=True), HOPPER) is None
+    for name in ("deep_gemm", "gluon"):
+        named = fused.declines(dataclasses.replace(hopper_call(scarce=True), logits_backend=name), HOPPER)
+        assert named == f"mqa_logits_backend names {name}, which this kernel would take the place of"
+    with settings.override(topk_backend="triton"):
+        assert "topk_backend names triton" in fused.declines(hopper_call(scarce=True), HOPPER)
     assert "for sm90" in fused.declines(hopper_call(scarce=True), dataclasses.replace(HOPPER, arch="sm100"))
     cache = IndexKCache.allocate(64, device="cpu", model_dtype=torch.bfloat16)
     table, lens = torch.zeros(2, 1, dtype=torch.int32), torch.ones(2, 1, dtype=torch.int32)

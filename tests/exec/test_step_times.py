@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import dsa_exec
 from dsa_exec.memory.geometry import geometry_of
@@ -17,7 +18,8 @@ from dsa_exec.planning.kernel_times import kernel_times
 from dsa_exec.planning.machine import machine
 from dsa_exec.planning.model_weights import weights_of
 from dsa_exec.planning.stages import stages_of
-from dsa_exec.planning.step_times import Model
+from dsa_exec.planning.step_times import Model, output_bytes
+from dsa_exec.runtime.distributed.attention_in_group import _room
 
 CONFIG = json.loads((Path(dsa_exec.__file__).parents[1] / "examples" / "plan" / "deepseek_v32.json").read_text())
 GEOMETRY = geometry_of(CONFIG, "v32")
@@ -59,7 +61,7 @@ def test_communication_of_a_decode_step():
     """Candidates and outputs of 2 parts of the context, a sum over 2 ranks, and experts over two nodes of 8."""
     world, requests = World(tp=16, dp=4, cp=2), 64
     candidates = link(requests * 2048 * 8)
-    outputs = link(requests * HEADS // 2 * 513 * 4)
+    outputs = link(requests * HEADS // 2 * 1040)
     total = link(requests * HIDDEN * 2)
     copies = requests / 4 * CHOSEN * HIDDEN
     experts = link(copies / 2, 2) + link(copies * 2 / 2, 2) + link(3 / 4 * requests * HIDDEN * 2)
@@ -74,6 +76,13 @@ def test_communication_of_a_decode_step():
     assert step.attention == pytest.approx(61 * MODEL.kernels.us("sparse_mla_decode", Work(requests, 1024, 64)))
     assert step.other == 61 * 15
     assert step.us == pytest.approx(step.indexer + step.attention + step.products + step.communication + step.other)
+
+
+@pytest.mark.parametrize("latent", [512, 500])
+def test_outputs_are_counted_as_ranks_send_them(latent):
+    """What `attention_in_group` makes room for, of a bf16 row and head."""
+    room = _room(torch.empty(1, 1, latent, dtype=torch.bfloat16), 1, 1)
+    assert output_bytes(latent) == room.nbytes
 
 
 def test_rows_of_the_indexer_are_dealt_out_where_that_is_faster():

@@ -56,7 +56,9 @@ def model(name="deepseek_v32", machine_=None):
 def all_weights(it):
     layers = range(it.geometry.layers)
     attention = it.weights.attention_whole + it.weights.attention_by_heads + it.weights.indexer
-    return sum(attention + it.weights.mlp(layer) for layer in layers) + 2 * it.weights.vocabulary
+    experts = it.weights.experts * it.weights.expert + it.weights.always
+    mlps = (it.weights.dense_mlp if it.weights.dense[layer] else experts for layer in layers)
+    return sum(attention + mlp for mlp in mlps) + 2 * it.weights.vocabulary
 
 
 @pytest.mark.parametrize(("name", "billions"), [("deepseek_v32", 671), ("glm_5", 744)])
@@ -231,6 +233,13 @@ def test_where_nothing_fits_it_says_why():
     assert weights.why_not == "a GPU would have 79.9 GiB of weights at least, and has 72.0 GiB for weights and pools"
     assert context.why_not.startswith("a request can have ")
     assert int(context.why_not.split()[4]) < 2**24
+
+
+def test_a_page_that_does_not_fit_beside_the_weights_is_the_reason():
+    """The weights fit; pages so large do not."""
+    (cell,) = sweep(model(), 72 * GIB, [16], [65536], PlanOptions(page_tokens=2**31 - 1))
+    assert cell.best is None
+    assert cell.why_not == "beside 40.8 GiB of weights or more there is no room for one page of tokens in 72.0 GiB"
 
 
 def test_the_default_sweep_is_quick():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -12,11 +15,15 @@ from key_parts import cached, in_part, keys_of, queries
 from dsa_config import settings
 from dsa_exec import GatheredKeys, IndexKCache, MemoryReading, MlaCache, PagedKeys, index_select, sparse_mla_decode
 from dsa_exec.caches.samples import random_mla_cache
+from dsa_exec.core.errors import UnsupportedCall
 from dsa_exec.core.numerics import E4M3
 from dsa_exec.layouts.key_split import KeySplit
 from dsa_exec.layouts.mla_kv import MlaLayout
 from dsa_exec.layouts.views import SlotMap
+from dsa_exec.ops.index_select.candidates import index_candidates
+from dsa_exec.runtime.distributed import keys_in_group
 from dsa_exec.runtime.distributed.attention_in_group import attention_in_group
+from dsa_exec.runtime.distributed.head_split import HeadSplit
 from dsa_exec.runtime.distributed.keys_in_group import index_select_over_keys
 from dsa_exec.runtime.distributed.row_split import RowSplit
 
@@ -120,7 +127,7 @@ def _placed(
     rank: int = 0,
     lens: tuple[int, ...] = (),
 ) -> tuple[MlaCache, torch.Tensor]:
-    """An MLA cache with the same slots as an index-K cache: token p of request r has latent 100 r + p."""
+    """An MLA cache with the same slots as an index-K cache: token p of request r has latent 150 r + p."""
     data = torch.full((-(-cache.slots // 64) * 64, latents.shape[1]), torch.nan)
     for request, count in enumerate(counts):
         places = torch.arange(count)
@@ -142,13 +149,92 @@ def one_fails(rank: int, how: str) -> tuple[str, str]:
     if rank == 1 and how == "bad window":
         local = GatheredKeys(keys, scales, ends * 0, ends + 40)
     world = dist.get_world_size()
-    outcome = told(lambda: index_select_over_keys(q, weights, local, k, KeySplit(world, 1)))
+    split = KeySplit(world, 2 if rank == 1 and how == "another split" else 1)
+    if rank == 1 and how == "no split":
+        split = 2  # type: ignore[assignment]
+    if rank == 1 and how == "no queries":
+        q = None  # type: ignore[assignment]
+    merge = keys_in_group.topk_merge
+    if rank == 1 and how == "nobody to merge":
+        merge = mock.Mock(side_effect=UnsupportedCall("topk_merge", "triton", [("triton", "not on this rank")]))
+    with settings.override(cp_merge="split"), mock.patch.object(keys_in_group, "topk_merge", merge):
+        outcome = told(lambda: index_select_over_keys(q, weights, local, k, split))
     dist.barrier()
     return outcome
 
 
+def freed_after_a_failure(rank: int) -> tuple[str, bool]:
+    """What is told where this rank has failed, and whether its queries are gone once nobody has them any more."""
+    keys, scales = keys_of((40,), tied=False)
+    q, weights = queries(40)
+    ends = torch.arange(1, 41, dtype=torch.int32)
+    local = GatheredKeys(keys, scales, ends * 0, ends + 40 * rank)
+    given = [q, weights, local, K, KeySplit(dist.get_world_size(), 1)]
+    held = weakref.ref(q)
+    del q
+    gc.disable()
+    try:
+        error, _ = told(lambda: index_select_over_keys(*given))
+        given.clear()
+        return error, held() is None
+    finally:
+        gc.enable()
+
+
+def slow_work(rank: int, timeout: float) -> tuple[str, str]:
+    """Each rank works for longer than it would wait for others, and one a little longer than the other."""
+    keys, scales = keys_of((40,), tied=False)
+    q, weights = queries(40)
+    ends = torch.arange(1, 41, dtype=torch.int32)
+    local = GatheredKeys(keys, scales, ends * 0, ends)
+
+    def slowly(*given: Any, **named: Any) -> Any:
+        time.sleep(1.5 * timeout + 0.2 * rank)
+        return index_candidates(*given, **named)
+
+    with mock.patch.object(keys_in_group, "index_candidates", slowly):
+        return told(
+            lambda: index_select_over_keys(q, weights, local, K, KeySplit(dist.get_world_size(), 1), timeout=timeout)
+        )
+
+
+def in_a_group_of_some(rank: int) -> list[bool] | None:
+    """What ranks 1 and 3 of four do alone: their places in the group are 0 and 1."""
+    group = dist.new_group([1, 3])
+    if rank not in (1, 3):
+        return None
+    lens, place = (40, 9), (1, 3).index(rank)
+    keys, scales = keys_of(lens, tied=True)
+    request = torch.tensor([0] * 40 + [1] * 9)
+    seen = torch.cat([torch.arange(1, it + 1) for it in lens]).int()
+    first = torch.tensor([0, 40])[request].int()
+    q, weights = queries(49)
+    whole = index_select(q, weights, GatheredKeys(keys, scales, first, first + seen), K).indices
+    split, right = KeySplit(2, 4), []
+    mine = in_part(split, place, lens)
+    counts = split.count_in(torch.tensor(lens), place)
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0).int()])[request]
+    part = keys.view(torch.uint8)[mine].view(E4M3), scales[mine], starts, starts + split.count_in(seen, place)
+    for merge in ("replicated", "split"):
+        with settings.override(cp_merge=merge):
+            every = index_select_over_keys(q, weights, GatheredKeys(*part), K, split, group=group, give="all")
+        right.append(every.indices.equal(whole))
+    out, lse = torch.full((1, 2, 4), float(rank)), torch.zeros(1, 2)
+    merged, _ = attention_in_group(out, lse, group=group)
+    own, _ = attention_in_group(out, lse, group=group, heads="own")
+    right += [merged.eq(2).all().item(), own.shape == (1, 1, 4)]
+    rows = RowSplit((7,), 2)
+    values = torch.arange(7.0, requires_grad=True)
+    joined = rows.join_in_group(rows.take(values, place), group=group)
+    right += [joined.equal(values), not joined.requires_grad]
+    right.append(
+        HeadSplit(3, 2).join(torch.full((1, 2 - place, 4), float(place)), group)[0, :, 0].tolist() == [0, 0, 1]
+    )
+    return right
+
+
 def one_hangs(rank: int, timeout: float) -> list[Any]:
-    """Rank 1 comes late; what the others are told, at once and when they go on all the same."""
+    """Rank 1 never comes; what the others are told, at once and when they go on all the same."""
     keys, scales = keys_of((40,), tied=False)
     q, weights = queries(40)
     ends = torch.arange(1, 41, dtype=torch.int32)

@@ -70,6 +70,49 @@ def test_what_fails_on_one_rank_is_told_on_all(two):
     assert "keys.ends" in words
 
 
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("no split", "DtypeError: index_select_over_keys: split is int"),
+        ("no queries", ""),
+        ("nobody to merge", "UnsupportedCall: topk_merge: triton: not on this rank"),
+    ],
+)
+def test_whatever_is_wrong_on_one_rank_alone_is_told_before_anything_is_exchanged(two, how, sentence):
+    """An argument that is none, and a backend that refuses to merge there: the group is of use afterwards."""
+    (error, words), other = two.run(cases.one_fails, how)
+    assert (error, words) == other
+    assert error == "RankFailed"
+    assert f"index_select_over_keys() did nothing: rank 1: {sentence}" in words
+
+
+def test_ranks_that_split_the_keys_in_other_ways_are_told(two):
+    """Each would take other positions for its own."""
+    for error, words in two.run(cases.one_fails, "another split"):
+        assert error == "RankFailed"
+        assert "block=1" in words
+        assert "block=2" in words
+
+
+def test_a_failure_holds_no_tensor(two):
+    """Once the error is gone: without waiting for the garbage collector, which memory that ran out cannot."""
+    assert two.run(cases.freed_after_a_failure) == [("RankFailed", True)] * 2
+
+
+def test_work_is_no_waiting(two):
+    """The timeout counts from where a rank has done its part: nobody is lost who takes longer for that."""
+    assert two.run(cases.slow_work, 0.5) == [("", "")] * 2
+
+
+def test_a_group_of_some_ranks_counts_its_own(four):
+    """Places in the group, not ranks of the job; nothing that is joined has a gradient."""
+    answers = four.run(cases.in_a_group_of_some)
+    assert answers[0] is None
+    assert answers[2] is None
+    assert all(answers[1])
+    assert all(answers[3])
+
+
 def test_ranks_that_make_other_calls_are_told(two):
     """Another k on one rank: both are told of both calls."""
     for error, words in two.run(cases.one_fails, "another k"):

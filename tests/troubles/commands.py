@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from dsa_exec.cli import app
+from dsa_exec.runtime.distributed.job import RanksMissing
 from troubles import produces
 
 
@@ -47,6 +48,11 @@ def a_prompt_that_is_too_long(tmp_path, monkeypatch):
 @produces("RunError")
 def heads_that_ranks_cannot_share():
     app(["run", "--nproc", "4"], standalone_mode=False)
+
+
+@produces("RanksMissing")
+def a_process_that_does_not_come():
+    raise RanksMissing(0, (0, 1), 300.0, 300.0)
 
 
 NO_TRANSFORMERS = """

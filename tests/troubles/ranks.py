@@ -63,7 +63,11 @@ class _BesideAnother:
     status: bytes = b"\0"
     ranks: tuple[int, ...] = (0, 1)
     rank: int = 0
+    place: int = 0
     group: None = None
+
+    def from_now(self) -> _BesideAnother:
+        return self
 
     def gather_rows(self, row: bytes) -> dict[int, bytes]:
         return {0: row, 1: self.status + bytes(len(row) - 1)}

@@ -152,7 +152,10 @@ def plan(
     as_json: Json = False,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw the memory of each rank, and logits over contexts: png, svg or pdf."),
+        typer.Option(
+            metavar="FILE",
+            help="Draw the memory of each rank, and logits over contexts; with --sweep the cost: png, svg or pdf.",
+        ),
     ] = None,
 ) -> None:
     """Plan the memory of a deployment: how many tokens fit on each rank, and why.
@@ -161,6 +164,7 @@ def plan(
     With --sweep it simulates deployments of 8 to 1,024 GPUs from measured kernel times.
 
     Exits with 0 if there is a plan, 2 if what was given is wrong or nothing fits, 1 if the output cannot be written.
+    With --sweep it exits with 0 where nothing fits too: the report says why.
     """
     from dsa_exec.cli.picture_file import require_drawable
     from dsa_exec.cli.plan.asked import Texts

@@ -19,6 +19,9 @@ CONTEXTS = tuple(1024 * size for size in (64, 128, 256, 512, 1024))
 MOST_CONTEXT = 2**24
 """Longer than any model's; a longer prefill would be so many chunks that a sweep takes minutes."""
 
+SLOWEST, FASTEST = 0.001, 100_000
+"""GB/s of a link: below and above what any has."""
+
 ITS_SHARE = ("model", "plot", "gpu_mem", "mem_fraction_static", "page_size")
 """Options of a plan that a sweep has too."""
 
@@ -91,12 +94,13 @@ def sweep_asked_by(texts: Texts, own: SweepTexts, *, explain: bool) -> SweepAske
     if explain:
         other = (*other, "--explain")
     if other:
-        raise OptionsApart(other, "not with --sweep, which tries every split of its own, with FP8 caches and no drafts")
+        why = "not with --sweep, which tries every split of its own, with FP8 caches and no drafts"
+        raise OptionsApart(other, f"{why}; it has --gpus and --contexts")
     fraction, page = texts.mem_fraction_static, texts.page_size
     said: dict[str, float] = {}
-    for name, field, most in (("nvlink", "nvlink_gb_s", 100_000), ("network", "network_gb_s", 100_000)):
+    for name, field in (("nvlink", "nvlink_gb_s"), ("network", "network_gb_s")):
         if (text := getattr(own, name)) is not None:
-            said[field] = _rate(option_of(name), text, most)
+            said[field] = _rate(option_of(name), text)
     if own.node_gpus is not None:
         said["node_gpus"] = count_of("--node-gpus", own.node_gpus, most=MOST_RANKS)
     if own.gemm_share is not None:
@@ -107,8 +111,8 @@ def sweep_asked_by(texts: Texts, own: SweepTexts, *, explain: bool) -> SweepAske
         gpu_bytes=size_of("--gpu-mem", texts.gpu_mem),
         mem_fraction_static=None if fraction is None else fraction_of("--mem-fraction-static", fraction),
         page_tokens=None if page is None else count_of("--page-size", page),
-        gpus=GPUS if own.gpus is None else counts_of("--gpus", own.gpus, most=MOST_RANKS),
-        contexts=CONTEXTS if own.contexts is None else counts_of("--contexts", own.contexts, most=MOST_CONTEXT),
+        gpus=GPUS if own.gpus is None else _counts("--gpus", own.gpus, MOST_RANKS),
+        contexts=CONTEXTS if own.contexts is None else _counts("--contexts", own.contexts, MOST_CONTEXT),
         machine=dataclasses.replace(machine(), **said),  # type: ignore[arg-type]  # node_gpus is an int
         given={field: options.get(field, option_of(field)) for field in said},
     )
@@ -118,12 +122,18 @@ def _given(texts: Texts | SweepTexts, fields: Iterable[dataclasses.Field[object]
     return tuple(option_of(field.name) for field in fields if getattr(texts, field.name) not in (None, False))
 
 
-def _rate(option: str, text: str, most: int) -> float:
-    wanted = f"a number of GB/s (10^9 bytes a second), above 0 and at most {most}"
+def _counts(option: str, text: str, most: int) -> tuple[int, ...]:
+    if not all(part.strip() for part in text.split(",")):
+        raise BadOption(option, text, "has an empty part", "whole numbers with a comma between them")
+    return counts_of(option, text, most=most)
+
+
+def _rate(option: str, text: str) -> float:
+    wanted = f"a number of GB/s (10^9 bytes a second) from {SLOWEST:g} to {FASTEST}"
     try:
-        rate = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError):
+        rate = float(text)
+    except ValueError:
         raise BadOption(option, text, "is no such number", wanted) from None
-    if not 0 < rate <= most:
+    if not SLOWEST <= rate <= FASTEST:  # nan is not either
         raise BadOption(option, text, "is out of range", wanted)
-    return float(rate)
+    return rate

@@ -64,7 +64,9 @@ class SweepDeployment(_Part):
     tokens_per_s_per_gpu: float
     gpu_s_per_million_tokens: float = Field(description="The cost of decode.")
     ms_per_token: float = Field(description="Between two tokens of a request.")
-    s_to_first_token: float = Field(description="Of a prompt of the cell's context, while nothing else runs.")
+    s_to_first_token: float = Field(
+        description="Of a prompt of the cell's context in every dp group at once, while nothing decodes."
+    )
     stage_ms: dict[str, float] = Field(description="A decode step in the slowest stage, by what takes it.")
     chunk_ms: dict[str, float] = Field(description="The last chunk of such a prompt there, likewise.")
     memory: SweepMemory

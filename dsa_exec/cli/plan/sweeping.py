@@ -24,10 +24,13 @@ from dsa_exec.memory.plan_options import PlanOptions
 from dsa_exec.memory.pool_memory import static_bytes
 from dsa_exec.planning.kernel_times import FitError, KernelTimes, kernel_times
 from dsa_exec.planning.machine import origins
-from dsa_exec.planning.measured_runs import compared
+from dsa_exec.planning.measured_runs import compared, selections
 from dsa_exec.planning.model_weights import weights_of
 from dsa_exec.planning.step_times import Model
 from dsa_exec.planning.sweep import Cell, Deployment, sweep
+
+FEW = 2
+"""Requests of a decode step whose indexer was measured to take much longer than its continued fit says."""
 
 COVERS = (
     (
@@ -122,5 +125,17 @@ def _of_contexts(asked: SweepAsked, geometry: ModelGeometry, kernels: KernelTime
         notes.append(f"Contexts of more than {geometry.max_context_tokens} tokens are longer than the model's own.")
     if longest > kernels.most_keys:
         most = count_words(int(kernels.most_keys))
-        notes.append(f"The indexer was measured to {most} keys; for longer contexts its fit is continued.")
+        notes.append(f"The fits of the indexer end at {most} keys and are continued beyond{_beyond(kernels)}.")
     return notes
+
+
+def _beyond(kernels: KernelTimes) -> str:
+    """How far off the continued fit of a decode step is where it was measured, with the fewest requests."""
+    few = [it for it in selections(kernels.runs) if it.work.keys > kernels.most_keys and it.work.rows <= FEW]
+    too_low = {it.us / kernels.us(it.op, it.work): it for it in few if it.us > kernels.us(it.op, it.work)}
+    if not too_low:
+        return ""
+    it = too_low[max(too_low)]
+    work = f"{count(int(it.work.rows), 'request')} of {count_words(int(it.work.keys))} keys"
+    figures = f"{kernels.us(it.op, it.work):.1f} us predicted, {it.us:.1f} measured"
+    return f"; with one or two requests a rank they are too low there: {figures} for {work}"

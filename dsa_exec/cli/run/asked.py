@@ -102,9 +102,10 @@ class Asked:
         return self.prompts is None or self.results_file is None or self.report
 
     @property
-    def reads_stdin(self) -> bool:
-        """Whether prompts come from standard input, which can be read once."""
-        return STANDARD_STREAM in (self.prompt, self.prompts)
+    def reads_stream(self) -> bool:
+        """Whether prompts come from standard input or a pipe, which can be read once, and may take long to come."""
+        source = self.prompt if self.prompts is None else self.prompts
+        return source is not None and (source == STANDARD_STREAM or Path(source).is_fifo())
 
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
@@ -130,11 +131,9 @@ class Asked:
 
     def _require_ranks(self) -> None:
         seconds = self.rank_timeout_s
-        if seconds is not None and not 0 < seconds <= LONGEST_RANK_TIMEOUT_S:
-            raise RunError(
-                f"--rank-timeout {seconds}: wanted seconds, above 0 and at most {LONGEST_RANK_TIMEOUT_S} (a day)"
-            )
-        if self.nproc is None:
+        if seconds is not None and not 1 <= seconds <= LONGEST_RANK_TIMEOUT_S:
+            raise RunError(f"--rank-timeout {seconds}: wanted seconds, from 1 to {LONGEST_RANK_TIMEOUT_S} (a day)")
+        if self.nproc in (None, 1):  # one process is no split
             return
         if self.device_map is not None:
             raise RunError(f"--nproc {self.nproc} and --device-map say both how to spread the model: leave one out")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dsa_exec.cli.device_option import usable_device
-from dsa_exec.cli.model_option import Dtype
-from dsa_exec.cli.run.asked import DEVICES_OF_RANKS, RANK_TIMEOUT_S, Asked
+from dsa_exec.cli.model_loading import load_model
+from dsa_exec.cli.run.asked import DEVICES_OF_RANKS, LONGEST_RANK_TIMEOUT_S, RANK_TIMEOUT_S, Asked
 from dsa_exec.cli.run.errors import RunError
+from dsa_exec.cli.run.launched import ranks_on_this_machine, threads_are_given
 from dsa_exec.cli.run.prompts import Prompt
 from dsa_exec.runtime.distributed import agree
 from dsa_exec.runtime.distributed.job import Job, is_started_by_torchrun, joined
@@ -38,7 +39,8 @@ def as_member(asked: Asked) -> Iterator[Job | None]:
     if not is_started_by_torchrun():
         if asked.rank_timeout_s is not None:
             raise RunError(
-                f"--rank-timeout {asked.rank_timeout_s} has no effect on one process: give --nproc, or use torchrun"
+                f"--rank-timeout {asked.rank_timeout_s} has no effect on one process: give --nproc 2 or more, or use "
+                "torchrun"
             )
         yield None
         return
@@ -48,16 +50,20 @@ def as_member(asked: Asked) -> Iterator[Job | None]:
     # Not asked of each GPU before it is known which one is this process's: that would take memory of the first.
     kind = "cuda" if asked.device != "cpu" and torch.cuda.is_available() else usable_device(asked.device).type
     with joined(kind, asked.rank_timeout_s or RANK_TIMEOUT_S) as job:
-        if kind == "cpu":
-            torch.set_num_threads(max(1, torch.get_num_threads() // job.ranks))  # as each counts all processors
+        if kind == "cpu" and not threads_are_given():  # or each would take as many as there are processors
+            torch.set_num_threads(max(1, torch.get_num_threads() // ranks_on_this_machine(job.ranks)))
         agree(timeout=job.timeout_s)
         with contextlib.nullcontext() if job.rank == 0 else _in_background():
             yield job
 
 
 def same_prompts(job: Job, prompts: list[Prompt]) -> list[Prompt]:
-    """The prompts of the first rank, on all ranks."""
-    told = job.tell_all(json.dumps([dataclasses.asdict(it) for it in prompts]).encode())
+    """The prompts of the first rank, on all ranks. It may read them from somebody who types: that is no hang.
+
+    Raises:
+        RankLost: a rank has ended.
+    """
+    told = job.tell_all(json.dumps([dataclasses.asdict(it) for it in prompts]).encode(), LONGEST_RANK_TIMEOUT_S)
     return [Prompt(**it) for it in json.loads(told)]
 
 
@@ -65,17 +71,11 @@ def load_part(asked: Asked, job: Job) -> Loaded:
     """Load this rank's part of the model that was asked for.
 
     Raises:
-        CheckpointError, NotSupported: it cannot be.
+        CheckpointError, NotSupported, UnusableDevice, UnusableModel: it cannot be.
     """
-    from dsa_exec.integrations import transformers as hf
-
-    hf.be_quiet()
-    dtype = None if asked.dtype == Dtype.AUTO else getattr(torch, asked.dtype)
-    how: Any = {"dtype": dtype, "ranks": job.ranks}
-    if asked.model is None:
-        loaded = hf.load_tiny(job.device, **how)
-    else:
-        loaded = hf.load_checkpoint(asked.model, job.device, **how)
+    loaded = load_model(asked.model, str(job.device), asked.dtype, ranks=job.ranks)
+    if job.ranks == 1:
+        return loaded
     heads = loaded.model.config.num_attention_heads
     note = f"split over {job.ranks} processes, each with {heads // job.ranks} of {heads} heads"
     return dataclasses.replace(loaded, notes=(*loaded.notes, note))

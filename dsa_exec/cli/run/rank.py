@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dsa_config import SettingError
+from dsa_exec.cli.model_option import Dtype
 from dsa_exec.cli.run.asked import RANK_TIMEOUT_S, Asked
 from dsa_exec.core.errors import DsaError
 
@@ -18,9 +19,9 @@ INTERRUPTED = 130
 def main() -> None:
     """Run, and leave the reason of a failure to the process that has started this one."""
     given = json.loads(sys.argv[1])
-    model = given.pop("model")
+    model, dtype = given.pop("model"), given.pop("dtype")
     try:
-        asked = Asked(**given, model=None if model is None else Path(model))
+        asked = Asked(**given, model=None if model is None else Path(model), dtype=Dtype(dtype))
         from dsa_exec.cli.run.running import run_as_asked
 
         sys.exit(INTERRUPTED if run_as_asked(asked) else 0)

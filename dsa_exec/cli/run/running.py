@@ -18,6 +18,7 @@ from dsa_config.tools.printing import console
 from dsa_exec.cli.model_option import require_transformers
 from dsa_exec.cli.report import CacheFormats, RunReport, SamplingInUse, SettingInForce
 from dsa_exec.cli.run.asked import Asked
+from dsa_exec.cli.run.launched import may_be_told_prompts
 from dsa_exec.cli.run.paths import require_paths
 from dsa_exec.cli.run.prompt_lines import read_prompts
 from dsa_exec.cli.run.prompts import Prompt, read_prompt, source_of, tokens_of
@@ -37,7 +38,7 @@ def run_as_asked(asked: Asked) -> bool:
         raise OSError(errno.EBADF, "standard output is closed")
     in_force = explain_all(changed_only=True)  # before anything slow: a bad setting is told at once
     warnings = [*(told for it in in_force for told in it.warnings), *unknown_name_warnings()]
-    prompts = None if asked.reads_stdin else _read(asked)
+    prompts = None if asked.reads_stream or may_be_told_prompts() else _read(asked)
     stages = Stages()
     with stages.stage("import"):
         require_transformers("dsa run")

@@ -28,7 +28,8 @@ def index_candidates(
         head_weights: f32 [t, h] (t = b * n), with the queries' scales folded in.
         k: how many to select, 1 to 4096.
         memory: the device's memory now, as for `index_select`.
-        keys: the part's own: windows and lengths count these alone (`KeySplit.count_in`).
+        keys: the part's own: windows and lengths count these alone (`KeySplit.count_in`). A row's window begins where
+            its request begins.
         key_part: which part they are.
 
     Returns:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from dsa_config import settings
+from dsa_config.declarations.backends import AUTO
 from dsa_exec.core.hardware import Capabilities
 from dsa_exec.core.hopper_indexer_inputs import refuses_queries_and_keys
 from dsa_exec.core.launch import chosen_launch
@@ -30,6 +32,10 @@ def _declines(call: Call, hw: Capabilities) -> str | None:
         return sentence
     if not isinstance(call.keys, GatheredKeys):
         return "for gathered keys, these are in the cache"
+    # Who names a backend of what this kernel takes the place of wants that one, to the bit.
+    for name, chosen in (("mqa_logits_backend", call.logits_backend), ("topk_backend", settings.topk_backend)):
+        if chosen != AUTO:
+            return f"{name} names {chosen}, which this kernel would take the place of"
     return None if call.scarce else "slower than logits and topk apart where there is room for the logits"
 
 
@@ -53,4 +59,6 @@ def _footprint(call: Call, _: Capabilities) -> Footprint:
     return Footprint(fixed_bytes=launch.candidate_bytes(programs, heads) + 4, row_bytes=call.k * 4)
 
 
-BACKEND = Backend("gluon", _run, _refuses, _declines, rank=10, reads=("kernel_launch",), footprint=_footprint)
+BACKEND = Backend(
+    "gluon", _run, _refuses, _declines, rank=10, reads=("kernel_launch", "topk_backend"), footprint=_footprint
+)

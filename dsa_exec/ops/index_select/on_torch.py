@@ -109,9 +109,9 @@ def _footprint_of(op: str, hw: Capabilities, *inputs: Any) -> Footprint:
 
 def _reads() -> tuple[str, ...]:
     """Settings that the parts' backends are chosen by, but for the one that the call has."""
-    parts = ("mqa_logits", "paged_mqa_logits", "topk")
+    parts = ("mqa_logits", "paged_mqa_logits", "topk", "topk_candidates")
     names = {name for op in parts for backend in backends(op).values() for name in backend.reads}
-    return ("topk_backend", *sorted(names))
+    return ("topk_backend", "topk_candidates_backend", *sorted(names))
 
 
 BACKEND = Backend("torch", _run, rank=LAST, reads=_reads(), footprint=_footprint)

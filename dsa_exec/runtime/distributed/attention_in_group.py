@@ -19,8 +19,6 @@ NAME = "attention_in_group"
 ALIGNED = 16
 """Bytes that kernels load at once."""
 
-TIMEOUT_S = 300.0
-
 
 def attention_in_group(
     out: torch.Tensor,
@@ -32,8 +30,9 @@ def attention_in_group(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention over the keys of all ranks, from what each has of its own (`sparse_mla_decode`, without sink).
 
-    One collective, which may be captured; sums are taken in the order of ranks, so that all ranks get the same bits.
-    They differ from those of one rank by the rounding of each part to its dtype, and of sums in another order.
+    No gradient passes. One collective, which may be captured; sums are taken in the order of ranks, so that all ranks
+    get the same bits. They differ from those of one rank by the rounding of each part to its dtype, and of sums in
+    another order.
 
     Args:
         out: float [t, h, d], over this rank's keys; the same rows and heads on all ranks.
@@ -50,6 +49,7 @@ def attention_in_group(
         ArgumentError: a shape, dtype, stride or device that is not as above; heads that cannot be shared out evenly.
         UnsupportedCall: no backend takes the call.
         NoProcessGroup: torch.distributed is not initialised, or this process is not of the group.
+        RankLost: not all ranks took part within the timeout of the group, or in an earlier call.
     """
     args = Arguments(NAME)
     args.tensor(out, "out", "t h d", dtype=FLOAT_DTYPES)
@@ -57,8 +57,8 @@ def attention_in_group(
     count = args.sizes["h"]
     if attn_sink is not None:
         args.tensor(attn_sink, "attn_sink", "h", dtype=torch.float32)
-    ranks = Ranks.of(group, f"{NAME}()", TIMEOUT_S)
-    world, place = len(ranks.ranks), ranks.ranks.index(ranks.rank)
+    ranks = Ranks.of(group, f"{NAME}()")
+    world, place = len(ranks.ranks), ranks.place
     if heads not in ("all", "own"):
         raise RangeError(NAME, "heads", f"is {heads!r}", "'all' or 'own'")
     if heads == "own" and count % world:
@@ -68,13 +68,17 @@ def attention_in_group(
         if heads == "own":
             told = _room(out, world, count // world)
             _tell(told, out.unflatten(1, (world, -1)).transpose(0, 1), lse.unflatten(1, (world, -1)).transpose(0, 1))
-            told = exchange(told, ranks.group)
+            received = torch.empty_like(told)
+            with ranks.together():
+                exchange(told, received, ranks.group)
+            told = received
             if attn_sink is not None:
                 attn_sink = attn_sink.unflatten(0, (world, -1))[place]
         else:
             told = _room(out, world, count)
             _tell(told[place], out, lse)
-            gather_in_place(told, place, ranks.group)
+            with ranks.together():
+                gather_in_place(told, place, ranks.group)
         size = out.shape[2] * out.element_size()
         return attention_merge(told[..., :size].view(out.dtype), _lses(told), attn_sink=attn_sink)
 

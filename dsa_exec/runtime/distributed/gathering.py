@@ -36,15 +36,14 @@ def gather(own: torch.Tensor, shares: torch.Tensor, group: ProcessGroup) -> None
     all_gather(shares.flatten(0, 1), own, group)
 
 
-def exchange(shares: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
-    """Give each rank its share, and get one of each: contiguous [world, ...] for the same of another tensor.
+def exchange(shares: torch.Tensor, received: torch.Tensor, group: ProcessGroup) -> None:
+    """Give each rank its share, and get one of each.
 
     Args:
-        shares: what is for each rank, by its place in the group. All shares are of one size.
+        shares: contiguous [world, ...], what is for each rank, by its place in the group. All shares are of one size.
+        received: contiguous [world, ...], to be filled.
         group: the process group.
     """
     import torch.distributed as dist
 
-    received = torch.empty_like(shares)
     dist.all_to_all_single(received, shares, group=group)
-    return received

@@ -17,7 +17,7 @@ from dsa_exec.core.hardware import Capabilities
 from dsa_exec.ops.sparse_mla_decode import launch as decode
 from dsa_exec.ops.sparse_mla_prefill import launch as prefill
 from dsa_exec.runtime.distributed.gathering import gather_in_place
-from dsa_exec.runtime.distributed.ranks import LONGEST_S, Ranks
+from dsa_exec.runtime.distributed.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -80,12 +80,13 @@ class HeadSplit:
         Raises:
             ArgumentError: not this rank's number of heads, a group of another number of ranks, or no floats.
             NoProcessGroup: torch.distributed is not initialised, or this process is not of the group.
+            RankLost: not all ranks took part within the timeout of the group, or in an earlier call.
         """
-        ranks = Ranks.of(group, f"{_JOIN}()", LONGEST_S)
+        ranks = Ranks.of(group, f"{_JOIN}()")
         if len(ranks.ranks) != self.world:
             wanted = f"{self.world}, which the heads are split among"
             raise RangeError(_JOIN, "group", f"has {len(ranks.ranks)} ranks", wanted)
-        place = ranks.ranks.index(ranks.rank)
+        place = ranks.place
         count, most = self.counts[place], self.counts[0]
         if not isinstance(values, torch.Tensor) or values.dtype not in FLOAT_DTYPES:
             came = f"is {values.dtype if isinstance(values, torch.Tensor) else type(values).__name__}"
@@ -97,7 +98,8 @@ class HeadSplit:
             shares = values.new_empty(self.world, values.shape[0], most, *values.shape[2:])
             shares[place, :, :count].copy_(values)
             if shares.numel():
-                gather_in_place(shares, place, ranks.group)
+                with ranks.together():
+                    gather_in_place(shares, place, ranks.group)
             return torch.cat([share[:, :own] for share, own in zip(shares, self.counts, strict=True)], dim=1)
 
 

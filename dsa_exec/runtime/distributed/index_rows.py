@@ -24,17 +24,14 @@ from dsa_exec.ops.index_select import GatheredKeys, PagedKeys, Selection, select
 from dsa_exec.ops.index_select.custom_op import numbers_of
 from dsa_exec.runtime.distributed.gathering import gather_in_place
 from dsa_exec.runtime.distributed.index_rows_nodes import gathered_node, paged_node
-from dsa_exec.runtime.distributed.outcomes import share_outcome
-from dsa_exec.runtime.distributed.ranks import Ranks
+from dsa_exec.runtime.distributed.outcomes import each_does
+from dsa_exec.runtime.distributed.ranks import TIMEOUT_S, Ranks
 from dsa_exec.runtime.distributed.row_deal import NEIGHBOURS, RowDeal
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 NAME = "index_select_in_group"
-
-TIMEOUT_S = 300.0
-"""How long ranks wait for each other, in seconds: one that compiles its kernels for the first time is not lost."""
 
 
 def index_select_in_group(
@@ -52,9 +49,11 @@ def index_select_in_group(
     """`index_select` on all ranks of a group with the same arguments: every rank gets what is selected for all rows.
 
     `tp_index_rows` says whether each rank selects for all rows or for a share of them. Where rows are split, all ranks
-    get the same bits, as one rank alone would select them. What goes wrong on one rank is told to all; so this waits
-    for the other ranks, and with a group for NCCL alone for the device. While a CUDA graph is captured nothing is
-    waited for, and an error is raised where it happens.
+    get the same bits, as one rank alone would select them. What goes wrong while a rank selects for its share is told
+    to all; so this waits for the other ranks, and with a group for NCCL alone for the device. While a CUDA graph is
+    captured nothing is waited for, and an error is raised where it happens. Whether rows are split follows from
+    settings (`agree` compares them) and shapes, which must be the same on all ranks; where they are not split, ranks
+    know nothing of each other.
 
     Args:
         q: as of `index_select`, as are the arguments without a line of their own.
@@ -103,23 +102,21 @@ def select_in_group_now(
     if world == 1 or units * unit_rows == 0 or not _is_split(units, keys, longest_tokens):
         return select_now(q, head_weights, keys, k, memory, out, keeps_workspace=keeps_workspace)
     deal = RowDeal(units, world, NEIGHBOURS if isinstance(keys, GatheredKeys) else 1)
-    row_deal, place = deal.times(unit_rows), ranks.ranks.index(ranks.rank)
-    error: Exception | None = None
+    row_deal = deal.times(unit_rows)
+
+    def own_share() -> tuple[tuple[torch.Tensor, torch.Tensor, Selection], str]:
+        """What this rank selects, and all memory that is still needed."""
+        shares = q.new_empty(world, row_deal.most, k, dtype=torch.int32)
+        indices = q.new_empty(row_deal.rows, k, dtype=torch.int32) if out is None else out
+        part = deal.share(q, ranks.place), row_deal.share(head_weights, ranks.place), _keys_of(deal, keys, ranks.place)
+        own = shares[ranks.place, : row_deal.count(ranks.place)]
+        selection = select_now(*part, k, memory, own, keeps_workspace=keeps_workspace)
+        return (shares, indices, selection), f"selects {k} keys for each of {row_deal.rows} rows"
+
     with torch.no_grad():
-        try:
-            # All memory is had before it is told that all went well.
-            shares = q.new_empty(world, row_deal.most, k, dtype=torch.int32)
-            indices = q.new_empty(row_deal.rows, k, dtype=torch.int32) if out is None else out
-            part = deal.share(q, place), row_deal.share(head_weights, place), _keys_of(deal, keys, place)
-            own = shares[place, : row_deal.count(place)]
-            selection = select_now(*part, k, memory, own, keeps_workspace=keeps_workspace)
-        except Exception as raised:  # whatever it is: the others wait for an answer
-            error = raised
-        if not is_capturing(q.device):
-            share_outcome(ranks, error, f"selects {k} keys for each of {row_deal.rows} rows")
-        if error is not None:
-            raise error
-        gather_in_place(shares, place, ranks.group)
+        shares, indices, selection = each_does(ranks, own_share, is_told=not is_capturing(q.device))
+        with ranks.together():
+            gather_in_place(shares, ranks.place, ranks.group)
         return dataclasses.replace(selection, indices=row_deal.put_back(shares, indices))
 
 

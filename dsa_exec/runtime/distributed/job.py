@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 
-from dsa_exec.core.errors import RangeError
-from dsa_exec.runtime.distributed.ranks import NoProcessGroup, RankLost, Ranks
+from dsa_config.tools.c_environment import python_environment
+from dsa_exec.core.errors import DsaError, RangeError
+from dsa_exec.runtime.distributed.ranks import RankLost, Ranks, is_of_others
 
 _STEP = "a step of the job"
+
+
+class RanksMissing(RankLost):
+    """Not all ranks have joined the job: `rank` waited for `ranks` for `waited_s` seconds."""
+
+    def __init__(self, rank: int, ranks: tuple[int, ...], waited_s: float, timeout_s: float) -> None:
+        DsaError.__init__(
+            self,
+            f"the ranks of the job did not all come: rank {rank} of {len(ranks)} waited {waited_s:.1f} s "
+            f"(timeout {timeout_s:g} s)",
+        )
+        self.what, self.rank, self.ranks, self.waited_s = "joined", rank, ranks, waited_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +45,17 @@ class Job:
     device: torch.device
     timeout_s: float
 
-    def tell_all(self, said: bytes) -> bytes:
+    def tell_all(self, said: bytes, within_s: float | None = None) -> bytes:
         """What rank 0 says, on all ranks. All call it.
+
+        Args:
+            said: by rank 0; the others' is not used.
+            within_s: how long ranks wait for it, in seconds; None: as long as they wait for anything.
 
         Raises:
             RankLost: not all ranks came in time.
         """
-        return Ranks.of(None, _STEP, self.timeout_s).gather(said if self.rank == 0 else b"")[0]
+        return Ranks.of(None, _STEP, within_s or self.timeout_s).gather(said if self.rank == 0 else b"")[0]
 
     def leave(self) -> None:
         """End the groups, when all ranks are done. Not while others may be within a step, as after an interrupt."""
@@ -65,7 +83,7 @@ def joined(device_type: str, timeout_s: float) -> Iterator[Job]:
 
     Raises:
         RankLost: another rank has ended, or did not come to a collective in time.
-        NoProcessGroup: the ranks did not all come.
+        RanksMissing: the ranks did not all come.
         RangeError: there is no GPU for this rank.
     """
     import torch.distributed as dist
@@ -81,24 +99,20 @@ def joined(device_type: str, timeout_s: float) -> Iterator[Job]:
             raise RangeError("joined", "rank", there, f"at most {gpus} ranks on it, one for each GPU")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
+    began_s = time.monotonic()
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     except RuntimeError as error:
-        if not _is_of_others(error):
+        if not is_of_others(error):
             raise
-        raise NoProcessGroup("the job", f"its ranks did not all come within {timeout_s:g} s") from error
+        told = python_environment()
+        ranks = tuple(range(int(told["WORLD_SIZE"])))
+        raise RanksMissing(int(told["RANK"]), ranks, time.monotonic() - began_s, timeout_s) from error
     job = Job(dist.get_rank(), dist.get_world_size(), device, timeout_s)
     try:
         yield job
     except RuntimeError as error:
-        if not _is_of_others(error):
+        if not is_of_others(error):
             raise
         waited_s = timeout_s if "timed out" in str(error).lower() else 0.0  # or the connection was closed
         raise RankLost(_STEP, job.rank, tuple(range(job.ranks)), waited_s, timeout_s) from error
-
-
-def _is_of_others(error: RuntimeError) -> bool:
-    """Whether a collective failed, for which this rank is not to blame."""
-    import torch.distributed as dist
-
-    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error).lower())

@@ -14,6 +14,7 @@ import torch
 
 from dsa_config import settings
 from dsa_config.declarations.backends import AUTO
+from dsa_exec.core.checks import Arguments
 from dsa_exec.core.errors import RangeError
 from dsa_exec.core.hardware import MemoryReading, is_capturing
 from dsa_exec.layouts.key_split import KeyPart, KeySplit
@@ -21,17 +22,14 @@ from dsa_exec.layouts.views import SlotMap
 from dsa_exec.ops.index_select import GatheredKeys, PagedKeys, Selection
 from dsa_exec.ops.index_select.candidates import index_candidates
 from dsa_exec.ops.topk_merge import topk_merge
-from dsa_exec.runtime.distributed.gathering import exchange, gather, gather_in_place
-from dsa_exec.runtime.distributed.outcomes import share_outcome
-from dsa_exec.runtime.distributed.ranks import Ranks
+from dsa_exec.runtime.distributed.gathering import exchange, gather
+from dsa_exec.runtime.distributed.outcomes import each_does
+from dsa_exec.runtime.distributed.ranks import TIMEOUT_S, Ranks
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 NAME = "index_select_over_keys"
-
-TIMEOUT_S = 300.0
-"""How long ranks wait for each other, in seconds: one that compiles its kernels for the first time is not lost."""
 
 Give = Literal["own", "all"]
 
@@ -58,7 +56,8 @@ def index_select_over_keys(
     Args:
         q: as of `index_select`.
         head_weights: likewise.
-        keys: this rank's own. Windows and lengths count these alone: `split.count_in(lens, rank)`.
+        keys: this rank's own. Windows and lengths count these alone: `split.count_in(lens, rank)`. A row's window
+            begins where its request begins.
         k: likewise.
         split: how keys are dealt to the ranks, in the order of the group. A block of each row is int32 [t].
         group: the process group; the default group if not given.
@@ -69,46 +68,53 @@ def index_select_over_keys(
 
     Returns:
         The selection: int32 [t, k], ascending by position, -1 padded. Chunks, budget and retries are this rank's; so
-        are counts, which `sparse_mla_decode` takes as `topk_length` to pass over what other ranks attend to.
+        are the counts of own ones, which `sparse_mla_decode` takes as `topk_length`: it looks at no more.
 
     Raises:
-        ArgumentError: as of `index_select`, or a split of another number of parts, where it is so on all ranks.
+        ArgumentError: as of `index_select`, or a split of another number of parts; where it is so on all ranks.
         OutOfMemory, UnsupportedCall: likewise.
         RankFailed: something went wrong on some ranks, or ranks make other calls; on every rank.
         RankLost: not all ranks answered in time.
         NoProcessGroup: torch.distributed is not initialised, or this process is not of the group.
     """
     ranks = Ranks.of(group, f"{NAME}()", timeout)
-    world, place = len(ranks.ranks), ranks.ranks.index(ranks.rank)
+    world = len(ranks.ranks)
+    is_told = world > 1 and not (isinstance(q, torch.Tensor) and is_capturing(q.device))
+
+    def own_part() -> tuple[tuple[Selection, KeyPart, torch.Tensor, torch.Tensor | None], str]:
+        """What this rank has for the others, with the most of the memory that is still needed."""
+        part = KeyPart(_checked(split, world), ranks.place)
+        if give not in ("own", "all"):
+            raise RangeError(NAME, "give", f"is {give!r}", "'own' or 'all'")
+        selection = index_candidates(q, head_weights, keys, k, part, memory=memory)
+        rows = len(selection.indices)
+        is_split = world > 1 and rows > 0 and _is_split(rows)
+        told = _room(selection.indices, world, is_split=is_split)
+        topk_merge(told[:, :0], k)  # who is to merge is decided, or refuses, before anything is exchanged
+        received = torch.empty_like(told) if is_split else None
+        block = split.block if isinstance(split.block, int) else "of each row"
+        words = f"selects {k} keys for each of {rows} rows, {block=}, {give=}, {is_split=}"
+        return (selection, part, told, received), words
+
+    with torch.no_grad():
+        selection, part, told, received = each_does(ranks, own_part, is_told=is_told)
+        slot_map = _slot_map(keys) if give == "own" else None
+        if received is not None:
+            picked, counts = _by_shares(ranks, told, received, selection.indices, k, part, slot_map, give)
+        else:
+            if world > 1:
+                with ranks.together():
+                    gather(selection.indices, told, ranks.group)
+            merged = topk_merge(told, k, keep=part if give == "own" else None, slot_map=slot_map)
+            picked, counts = merged.picked, merged.counts if give == "own" else None
+    return dataclasses.replace(selection, indices=picked, counts=counts)
+
+
+def _checked(split: KeySplit, world: int) -> KeySplit:
+    Arguments(NAME).kind(split, "split", KeySplit)
     if split.parts != world:
         raise RangeError(NAME, "split.parts", f"is {split.parts}", f"{world}, the ranks of the group")
-    if give not in ("own", "all"):
-        raise RangeError(NAME, "give", f"is {give!r}", "'own' or 'all'")
-    part = KeyPart(split, place)
-    error: Exception | None = None
-    with torch.no_grad():
-        try:
-            rows, is_split = q.shape[0] if isinstance(keys, GatheredKeys) else q.shape[0] * q.shape[1], False
-            selection = index_candidates(q, head_weights, keys, k, part, memory=memory)
-            is_split = world > 1 and rows > 0 and _is_split(rows)
-            # The most that is still needed is had before it is told that all went well.
-            told = _room(selection.indices, world, is_split=is_split)
-        except Exception as raised:  # whatever it is: the others wait for an answer
-            error = raised
-        if world > 1 and not is_capturing(q.device):
-            share_outcome(ranks, error, f"selects {k} keys for each of {rows} rows, {give=}, {is_split=}")
-        if error is not None:
-            raise error
-        slot_map = _slot_map(keys) if give == "own" else None
-        counts: torch.Tensor | None
-        if not is_split:
-            if world > 1:
-                gather(selection.indices, told, ranks.group)
-            merged = topk_merge(told, k, keep=part if give == "own" else None, slot_map=slot_map)
-            picked, counts = merged.picked, merged.counts
-        else:
-            picked, counts = _by_shares(told, selection.indices, k, part, slot_map, give, ranks.group)
-    return dataclasses.replace(selection, indices=picked, counts=counts)
+    return split
 
 
 def _is_split(rows: int) -> bool:
@@ -134,22 +140,25 @@ def _room(own: torch.Tensor, world: int, *, is_split: bool) -> torch.Tensor:
 
 
 def _by_shares(
+    ranks: Ranks,
     told: torch.Tensor,
+    received: torch.Tensor,
     own: torch.Tensor,
     k: int,
     part: KeyPart,
     slot_map: SlotMap | None,
     give: Give,
-    group: ProcessGroup,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Each rank merges its share of the rows, and the others are told what it found; with counts of the own ones."""
     world, rows = len(told), len(own)
+    with ranks.together():
+        exchange(told, received, ranks.group)
     # Of bounds alone nothing is in an order.
-    merged = topk_merge(exchange(told, group), k, in_order=give == "own")
+    merged = topk_merge(received, k, in_order=give == "own")
     found = merged.bounds if give == "own" else merged.picked
     shares = found.new_empty(world, *found.shape)
-    shares[part.part] = found
-    gather_in_place(shares, part.part, group)
+    with ranks.together():
+        gather(found, shares, ranks.group)
     found = shares.flatten(0, 1)[:rows]
     if give == "all":
         return found, None

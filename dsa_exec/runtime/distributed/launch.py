@@ -111,7 +111,8 @@ def _handlers_are_kept() -> Iterator[None]:
         yield
     finally:
         for it, handler in before.items():
-            signal.signal(it, handler)
+            if handler is not None:  # not from Python, which cannot put it back
+                signal.signal(it, handler)
 
 
 def _ended(rank: int, failure: ProcessFailure) -> tuple[int, RankEnded]:

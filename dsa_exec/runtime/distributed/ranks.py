@@ -5,9 +5,12 @@ What is said is gathered by all from all, so that every rank comes to the same e
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import re
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -19,6 +22,9 @@ from dsa_exec.core.errors import DsaError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+TIMEOUT_S = 300.0
+"""How long ranks wait for each other in a step, in seconds: one that compiles its kernels is not lost."""
 
 LONGEST_S = 86_400
 """The longest timeout, in seconds: a day. What is longer is a mistake, and backends count in small integers."""
@@ -99,7 +105,7 @@ class Ranks:
     begun_s: float
 
     @classmethod
-    def of(cls, group: ProcessGroup | None, what: str, timeout_s: float) -> Ranks:
+    def of(cls, group: ProcessGroup | None, what: str, timeout_s: float = TIMEOUT_S) -> Ranks:
         """The ranks of a group, or of the default group.
 
         Raises:
@@ -124,6 +130,29 @@ class Ranks:
         device = torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
         ranks = tuple(dist.get_process_group_ranks(whole))
         return cls(whole, what, ranks, dist.get_rank(), device, timeout_s, time.monotonic())
+
+    @property
+    def place(self) -> int:
+        """This rank's place in the group."""
+        return self.ranks.index(self.rank)
+
+    def from_now(self) -> Ranks:
+        """The same ranks, whose time begins now: what each has done until now is no waiting for others."""
+        return dataclasses.replace(self, begun_s=time.monotonic())
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Around collectives: an error that another rank is to blame for is told as a lost rank.
+
+        Raises:
+            RankLost: not all ranks took part; the group is given up.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_of_others(error):
+                raise
+            raise self._lost() from error
 
     def gather(self, said: bytes) -> dict[int, bytes]:
         """What each rank says, by rank; each may say more or less than others.
@@ -156,7 +185,20 @@ class Ranks:
             self.group.allgather([every], [mine], options).wait(left)
             return {rank: bytes(it.tolist()) for rank, it in zip(self.ranks, every, strict=True)}
         except RuntimeError as error:
-            waited_s = time.monotonic() - self.begun_s
-            lost = RankLost(self.what, self.rank, self.ranks, waited_s, self.timeout_s)
-            _given_up[self.group] = lost
-            raise lost from error
+            raise self._lost() from error
+
+    def _lost(self) -> RankLost:
+        """The error for ranks that did not answer; the group is given up."""
+        words = self.what, self.rank, self.ranks, time.monotonic() - self.begun_s, self.timeout_s
+        # Not the one that is raised: the frames of that one hold tensors, and the group itself.
+        _given_up[self.group] = RankLost(*words)
+        return RankLost(*words)
+
+
+def is_of_others(error: RuntimeError) -> bool:
+    """Whether a collective failed, for which this rank is not to blame."""
+    import torch.distributed as dist
+
+    if isinstance(error, dist.DistError):
+        return True
+    return type(error) is RuntimeError and re.search(r"\bgloo\b", str(error), re.IGNORECASE) is not None

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from dsa_exec.core.checks import Arguments
 from dsa_exec.core.errors import DtypeError, RangeError, ShapeError
+from dsa_exec.core.hardware import is_capturing
 from dsa_exec.runtime.distributed.gathering import gather_in_place
 from dsa_exec.runtime.distributed.ranks import Ranks
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 NAME = "RowSplit"
-TIMEOUT_S = 300.0
 
 Order = Literal["in_sequence", "round_robin"]
 
@@ -68,39 +69,49 @@ class RowSplit:
         Raises:
             ArgumentError: no tensor, or not one value for each row; a rank that there is not.
         """
-        if not isinstance(values, torch.Tensor):
-            raise DtypeError(NAME, "values", f"is {type(values).__name__}", "a tensor [rows, ...]")
-        if values.ndim == 0 or values.shape[0] != self.rows:
-            raise ShapeError(NAME, "values", f"has shape {list(values.shape)}", f"{self.rows} rows, the sum of lens")
-        if not 0 <= rank < self.world:
-            raise RangeError(NAME, "rank", f"is {rank!r}", f"an integer from 0 to {self.world - 1}")
+        _check_rows(values, self.rows, "the sum of lens")
+        Arguments(NAME).number(rank, "rank", low=0, high=self.world - 1)
         return values[_on_device(_dealt(self)[rank], values.device)]
 
     def join_in_group(self, values: torch.Tensor, *, group: ProcessGroup | None = None) -> torch.Tensor:
-        """The rows of all ranks, in their order: [rows, ...] of this rank's [count, ...]. One collective.
+        """The rows of all ranks, in their order: [rows, ...] of this rank's [count, ...]. No gradient passes.
+
+        One collective.
 
         Raises:
-            ArgumentError: not as many rows as this rank has, or a group of another number of ranks.
+            ArgumentError: not as many rows as this rank has, or a group of another number of ranks; or a CUDA graph is
+                being captured, and which rows those are comes from the host.
             NoProcessGroup: torch.distributed is not initialised, or this process is not of the group.
+            RankLost: not all ranks took part within the timeout of the group, or in an earlier call.
         """
-        ranks = Ranks.of(group, f"{NAME}.join_in_group()", TIMEOUT_S)
-        place, counts = ranks.ranks.index(ranks.rank), self.counts()
+        ranks = Ranks.of(group, f"{NAME}.join_in_group()")
+        place, counts = ranks.place, self.counts()
         if len(ranks.ranks) != self.world:
             raise RangeError(NAME, "world", f"is {self.world}", f"{len(ranks.ranks)}, the ranks of the group")
-        if values.ndim == 0 or values.shape[0] != counts[place]:
-            wanted = f"{counts[place]} rows, those of rank {place}"
-            raise ShapeError(NAME, "values", f"has shape {list(values.shape)}", wanted)
+        _check_rows(values, counts[place], f"those of rank {place}")
         most = max(counts)
-        shares = values.new_empty(self.world, most, *values.shape[1:])
-        shares[place, : counts[place]] = values
-        shares[place, counts[place] :] = 0
-        if self.world > 1 and most:
-            gather_in_place(shares, place, ranks.group)
-        return shares.flatten(0, 1)[_on_device(_places(self), values.device)]
+        with torch.no_grad():
+            places = _on_device(_places(self), values.device)
+            shares = values.new_empty(self.world, most, *values.shape[1:])
+            shares[place, : counts[place]] = values
+            shares[place, counts[place] :] = 0
+            if self.world > 1 and most:
+                with ranks.together():
+                    gather_in_place(shares, place, ranks.group)
+            return shares.flatten(0, 1)[places]
+
+
+def _check_rows(values: torch.Tensor, rows: int, which: str) -> None:
+    if not isinstance(values, torch.Tensor):
+        raise DtypeError(NAME, "values", f"is {type(values).__name__}", "a tensor [rows, ...]")
+    if values.ndim == 0 or values.shape[0] != rows:
+        raise ShapeError(NAME, "values", f"has shape {list(values.shape)}", f"{rows} rows, {which}")
 
 
 def _on_device(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Numbers of rows where they are used. A copy to a device does not wait for it."""
+    if is_capturing(device):
+        raise RangeError(NAME, "rows", "are dealt within a CUDA graph", "rows that are dealt out before it is captured")
     return rows if device.type == "cpu" else rows.pin_memory().to(device, non_blocking=True)
 
 

@@ -28,7 +28,7 @@ from dsa_exec.memory.plan_pools import fitting_on_rank, plan_pools
 from dsa_exec.memory.plan_world import Place, World
 from dsa_exec.memory.pool_memory import USUAL_FRACTION, pool_bytes
 from dsa_exec.memory.pool_plan import Plan, RankPlan
-from dsa_exec.runtime.distributed.outcomes import share_outcome
+from dsa_exec.runtime.distributed.outcomes import each_does
 from dsa_exec.runtime.distributed.ranks import RankFailed, Ranks
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def allocate_stage_pools(
         memory: likewise.
         pow2_scale: index keys' scales are rounded up to powers of two.
         hadamard: index keys are rotated before they are quantised.
-        timeout: likewise, for both.
+        timeout: likewise, for each.
 
     Raises:
         PlanError, LayoutError: as of `plan_stage_pools`, or every rank says so of its pools.
@@ -158,14 +158,13 @@ def allocate_stage_pools(
     """
     ranks = Ranks.of(group, "allocate_stage_pools()", timeout)
     planned = _planned(ranks, geometry, world, options, torch.device(device), memory)
-    pools, error = None, None
-    try:
+
+    def own_pools() -> tuple[RankPools, str]:
         keys = {"pow2_scale": pow2_scale, "hadamard": hadamard}
-        pools = allocate_pools(planned.plan, geometry, planned.place, device=device, **keys)
-    except Exception as raised:  # whatever it is: the others wait for an answer
-        error = raised
-    share_outcome(ranks, error, f"allocates pools of {planned.plan.tokens} tokens")
-    assert pools is not None  # or it had an error
+        made = allocate_pools(planned.plan, geometry, planned.place, device=device, **keys)
+        return made, f"allocates pools of {planned.plan.tokens} tokens"
+
+    pools = each_does(ranks, own_pools, is_told=True)
     return StagePools(planned, pools)
 
 
@@ -178,9 +177,10 @@ def _planned(
     memory: MemoryReading | None,
 ) -> StagePlan:
     """One plan on all ranks. Whatever goes wrong before they have heard each other is said, not raised."""
-    own, number, failed = ranks.ranks.index(ranks.rank), 0, None
-    asked = _asked(geometry, world, options)
+    own, number, failed = ranks.place, 0, None
+    asked: dict[str, str] = {}
     try:
+        asked = _asked(geometry, world, options)
         if world.ranks != len(ranks.ranks):
             sizes = f"tp={world.tp}, pp={world.pp}, dp={world.dp}, cp={world.cp}"
             raise PlanError("number of ranks of the group", len(ranks.ranks), f"{world.ranks}, as of {sizes}")
@@ -214,8 +214,8 @@ def _require_one_plan(
     outcome = f"{ranks.what} has planned nothing on any rank"
     if failures:
         raise RankFailed(outcome, {rank: told[rank][0] for rank in failures}) from failed
-    differ = [name for name in asked if len({it[name] for _, it in told.values()}) > 1]
-    each = {rank: ", ".join(f"{name} is {it[name]}" for name in differ) for rank, (_, it) in told.items()}
+    differ = [name for name in asked if len({it.get(name) for _, it in told.values()}) > 1]
+    each = {rank: ", ".join(f"{name} is {it.get(name)}" for name in differ) for rank, (_, it) in told.items()}
     raise RankFailed(f"{outcome}, since ranks ask for different plans", each)
 
 

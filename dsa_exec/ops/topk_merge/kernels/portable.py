@@ -54,8 +54,8 @@ def _reach(row, keys, low, step, BLOCK: tl.constexpr, HELD: tl.constexpr):
         count = tl.zeros((), tl.int64)
         for part in range(parts):
             for at in range(0, each, BLOCK):
-                keys, _ = _candidates(row_ptr + part * part_stride, half_stride, at + tl.arange(0, BLOCK), each)
-                count += _three(keys >= first, keys >= second, keys >= third)
+                some, _ = _candidates(row_ptr + part * part_stride, half_stride, at + tl.arange(0, BLOCK), each)
+                count += _three(some >= first, some >= second, some >= third)
     return count
 
 
