@@ -104,6 +104,32 @@ def test_a_decode(rows, block, tied):
         assert slots.equal(slot_map.slots(own).int())
 
 
+@pytest.mark.parametrize(("finds", "applies"), [("triton", "torch"), ("torch", "triton")])
+def test_bounds_that_one_backend_found_another_applies(finds, applies):
+    """Ranks may run on other kernels: whatever separates the kept for one does for the other, ties included."""
+    pytest.importorskip("triton")
+    split = KeySplit(3, 4)
+    keys, scales = keys_of((60,), tied=True)
+    q, weights = queries(5)
+    told = []
+    for part in range(3):
+        mine = in_part(split, part, (60,))
+        ends = split.count_in(torch.tensor([60, 59, 31, 24, 7]), part)
+        local = GatheredKeys(keys.view(torch.uint8)[mine].view(E4M3), scales[mine], ends * 0, ends)
+        told.append(index_candidates(q, weights, local, K, KeyPart(split, part)).indices)
+    told = torch.stack(told)
+    with settings.override(topk_merge_backend=finds):
+        found = topk_merge(told, K)
+    for part in range(3):
+        mine = KeyPart(split, part)
+        with settings.override(topk_merge_backend=finds):
+            wanted = topk_merge(told, K, keep=mine)
+        with settings.override(topk_merge_backend=applies):
+            kept = topk_merge(told[part : part + 1], K, keep=mine, bounds=found.bounds)
+        assert kept.picked.equal(wanted.picked)
+        assert kept.counts.equal(wanted.counts)
+
+
 def test_rows_of_requests_have_the_blocks_of_their_rows():
     """Lengths [b, n] of paged keys, with a block for each of the b * n rows."""
     lens = torch.tensor([[5, 6, 7], [9, 10, 11]], dtype=torch.int32)
