@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from benchmarks.counts import count
 from benchmarks.ops.machine import machine
 from benchmarks.ranks.record import RanksRecord, RanksRow
 from benchmarks.ranks.table import HEAD, line, page
+from dsa_config.tools.c_environment import python_environment
 
 BACKEND = "cpu:gloo,cuda:nccl"
 LAUNCH = "torchrun --nproc-per-node 2 -m benchmarks ranks"
@@ -62,13 +62,14 @@ def _read(file: Path) -> RanksRecord:
 def _measured(options: argparse.Namespace) -> RanksRecord | None:
     if not torch.cuda.is_available():
         raise LookupError("there is no CUDA device; --read FILE shows a record")
-    if "LOCAL_RANK" not in os.environ:
+    told = python_environment()
+    if "LOCAL_RANK" not in told:
         raise LookupError(f"each GPU is a process of its own: start it by {LAUNCH}")
     from benchmarks.ranks import decode_work, prefill_work
     from benchmarks.ranks.measure import measure
     from benchmarks.ranks.timing import RanksClock
 
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    device = torch.device("cuda", int(told["LOCAL_RANK"]))
     torch.cuda.set_device(device)
     dist.init_process_group(BACKEND, device_id=device)
     is_first = dist.get_rank() == 0

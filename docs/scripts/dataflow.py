@@ -50,6 +50,17 @@ def note(x: int, y: int, text: str, anchor: str = "start") -> str:
     return f'<text class="small" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
+def framed(parts: list[str], width: int, height: int, title: str, style: str) -> str:
+    """A whole picture of its parts, with the tip that arrows end in."""
+    tip = (
+        '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+        '<polygon points="0,0 8,4 0,8" fill="#323f4b"/></marker>'
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
+    body = "\n".join(parts)
+    return f"{head}\n<title>{title}</title>\n<style>{style}</style>\n<defs>{tip}</defs>\n{body}\n</svg>\n"
+
+
 def picture() -> str:
     """The picture, as SVG."""
     parts = [
@@ -100,14 +111,8 @@ def picture() -> str:
         note(897, 280, "or slots,"),
         note(897, 298, "int32 [t, k]"),
     ]
-    tip = (
-        '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<polygon points="0,0 8,4 0,8" fill="#323f4b"/></marker>'
-    )
     title = "From hidden states through the indexer and top-k to attention over the selected tokens"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
-    body = "\n".join(parts)
-    return f"{head}\n<title>{title}</title>\n<style>{STYLE}</style>\n<defs>{tip}</defs>\n{body}\n</svg>\n"
+    return framed(parts, WIDTH, HEIGHT, title, STYLE)
 
 
 if __name__ == "__main__":

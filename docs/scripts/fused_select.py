@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataflow import STYLE, arrow, box, lane, note
+from dataflow import STYLE, arrow, box, framed, lane, note
 
 from dsa_exec.ops.index_select.hopper_launch import BETWEEN, COLUMNS, hopper_launch
 
@@ -236,14 +236,8 @@ def picture() -> str:
         *hard_rows(),
         *legend(),
     ]
-    tip = (
-        '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<polygon points="0,0 8,4 0,8" fill="#323f4b"/></marker>'
-    )
     title = "Scores are offered to a bounded workspace of candidates and never written, beside logits that are"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
-    body = "\n".join(parts)
-    return f"{head}\n<title>{title}</title>\n<style>{STYLE}{MORE_STYLE}</style>\n<defs>{tip}</defs>\n{body}\n</svg>\n"
+    return framed(parts, WIDTH, HEIGHT, title, f"{STYLE}{MORE_STYLE}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataflow import STYLE, arrow, box, lane, note
+from dataflow import STYLE, arrow, box, framed, lane, note
 
 FILE = Path(__file__).parents[1] / "pictures" / "key-split.svg"
 WIDTH, HEIGHT = 1000, 466
@@ -60,15 +60,9 @@ def picture() -> str:
         note(836, 276, "out and log-sum-exp"),
         note(836, 294, "of each row and head"),
     ]
-    tip = (
-        '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<polygon points="0,0 8,4 0,8" fill="#323f4b"/></marker>'
-    )
     title = "Keys of a request on two ranks: each selects from its own, and merges tell what one rank would have found"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
     style = f"{STYLE}{COLOURS}.none {{ fill: none; stroke: none }}\n"
-    body = "\n".join(parts)
-    return f"{head}\n<title>{title}</title>\n<style>{style}</style>\n<defs>{tip}</defs>\n{body}\n</svg>\n"
+    return framed(parts, WIDTH, HEIGHT, title, style)
 
 
 if __name__ == "__main__":

@@ -154,17 +154,20 @@ def _runs_out(*_: Any, **__: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.05 GiB.")
 
 
-def select_as_if_captured(rank: int) -> tuple[list[Selected], int]:
-    """A good and a bad selection while a graph is captured, and how often ranks told each other something."""
-    told = []
+def select_as_if_captured(rank: int) -> tuple[list[Selected], int, int]:
+    """A good and a bad selection while a graph is captured; how often ranks told each other something, and gathered."""
+    told, gathers = [], []
     genuine = index_rows.is_capturing, ranks.Ranks.gather_rows
+    gather = index_rows.gather_in_place
+    index_rows.gather_in_place = lambda *given: (gathers.append(given), gather(*given))
     index_rows.is_capturing = lambda device: True
     ranks.Ranks.gather_rows = lambda self, row: told.append(row)  # type: ignore[method-assign,assignment,return-value]
     try:
         batches = gathered([37]), with_bad_rows(range(32))
-        return [select(rank, it, {}, tp_index_rows="split") for it in batches], len(told)
+        return [select(rank, it, {}, tp_index_rows="split") for it in batches], len(told), len(gathers)
     finally:
         index_rows.is_capturing, ranks.Ranks.gather_rows = genuine  # type: ignore[method-assign]
+        index_rows.gather_in_place = gather
 
 
 def select_compiled(rank: int, members: Sequence[int]) -> list[list[list[int]]]:

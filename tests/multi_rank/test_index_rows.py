@@ -123,10 +123,11 @@ def test_ranks_that_select_for_other_numbers_are_told(two):
 
 def test_a_graph_has_one_collective_and_no_question(two):
     """While it is captured ranks tell each other nothing, which would wait, and an error is raised where it is."""
-    for (good, bad), told in two.run(cases.select_as_if_captured):
+    for (good, bad), told, gathers in two.run(cases.select_as_if_captured):
         assert good.indices == cases.alone(cases.gathered([37]))
         assert bad.error == "RangeError"
         assert told == 0
+        assert gathers == 1  # of the good one; the bad one ends before
 
 
 def test_a_compiled_program_does_the_same(two):
